@@ -1,0 +1,1 @@
+"""Online learning, batch ML and training jobs as one Dagster asset graph."""

@@ -1,0 +1,125 @@
+"""Where the platform runs and what it talks to: the only reader of environment variables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Environment = Literal["local", "compose", "kubernetes"]
+Executor = Literal["in_process", "multiprocess", "kubernetes"]
+
+STACK_FILE = "stack.json"
+
+
+class ConfigurationError(Exception):
+    """A setting is missing or wrong; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """One bucket of an S3-compatible object store."""
+
+    endpoint_url: str | None
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    bucket: str = "mlplatform"
+    region: str = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one process, read once from `variables` and the running embedded stack.
+
+    A service that a variable names wins over the embedded one. Services are looked up when they are
+    asked for, so that importing the definitions needs none of them.
+    """
+
+    variables: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def load(cls) -> Settings:
+        return cls(dict(os.environ))
+
+    @property
+    def environment(self) -> Environment:
+        return self._choice("MLPLATFORM_ENV", "local", get_args(Environment))
+
+    @property
+    def executor(self) -> Executor:
+        default = "kubernetes" if self.environment == "kubernetes" else "in_process"
+        return self._choice("MLPLATFORM_EXECUTOR", default, get_args(Executor))
+
+    @property
+    def data_directory(self) -> Path:
+        """Absolute path of everything that this machine keeps (`.mlplatform` unless set)."""
+        return Path(self.variables.get("MLPLATFORM_DATA_DIRECTORY", ".mlplatform")).absolute()
+
+    @property
+    def snapshot_key(self) -> str | None:
+        """The secret that signs model snapshots; None leaves it to the data directory."""
+        return self.variables.get("MLPLATFORM_SNAPSHOT_KEY")
+
+    @cached_property
+    def s3(self) -> S3Settings:
+        endpoint = self.variables.get("MLPLATFORM_S3_ENDPOINT_URL")
+        bucket = self.variables.get("MLPLATFORM_S3_BUCKET", "mlplatform")
+        region = self.variables.get("AWS_REGION", "us-east-1")
+        if endpoint or self.environment != "local":
+            return S3Settings(
+                endpoint,
+                self._required("AWS_ACCESS_KEY_ID"),
+                self._required("AWS_SECRET_ACCESS_KEY"),
+                bucket,
+                region,
+            )
+        service = self._embedded("s3", "MLPLATFORM_S3_ENDPOINT_URL")
+        return S3Settings(
+            service["url"], service["access_key_id"], service["secret_access_key"], service["bucket"]
+        )
+
+    @cached_property
+    def redis_url(self) -> str:
+        return self._url("MLPLATFORM_REDIS_URL", "redis")
+
+    @cached_property
+    def database_url(self) -> str:
+        """SQLAlchemy URL with an explicit driver, `postgresql+psycopg2://…`."""
+        return self._url("MLPLATFORM_DATABASE_URL", "postgresql")
+
+    def _url(self, variable: str, service: str) -> str:
+        if named := self.variables.get(variable):
+            return named
+        if self.environment != "local":
+            return self._required(variable)
+        return self._embedded(service, variable)["url"]
+
+    def _required(self, variable: str) -> str:
+        if value := self.variables.get(variable):
+            return value
+        raise ConfigurationError(f"{variable} is not set; MLPLATFORM_ENV={self.environment} needs it")
+
+    def _embedded(self, service: str, variable: str) -> dict[str, Any]:
+        path = self.data_directory / STACK_FILE
+        try:
+            return json.loads(path.read_text())["services"][service]
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"no embedded stack runs for {self.data_directory}: "
+                f"start it with `mlplatform up`, or set {variable}"
+            ) from None
+        except KeyError:
+            raise ConfigurationError(
+                f"{path} names no service {service!r}: set {variable}, or restart with "
+                "`mlplatform down` and `mlplatform up`"
+            ) from None
+
+    def _choice(self, variable: str, default: str, allowed: tuple[str, ...]) -> Any:
+        value = self.variables.get(variable, default)
+        if value not in allowed:
+            raise ConfigurationError(f"{variable}={value!r} is not one of {', '.join(allowed)}")
+        return value
