@@ -64,6 +64,21 @@ class Settings:
         """The secret that signs model snapshots; None leaves it to the data directory."""
         return self.variables.get("MLPLATFORM_SNAPSHOT_KEY")
 
+    @property
+    def lease_seconds(self) -> float:
+        """How long a shard stays with an owner that is no longer heard of."""
+        return float(self.variables.get("MLPLATFORM_LEASE_SECONDS", "30"))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources to read instead of those that are enabled in YAML; empty: those."""
+        return tuple(filter(None, self.variables.get("MLPLATFORM_SOURCES", "").split(",")))
+
+    @property
+    def replay_primed(self) -> float:
+        """Share of a replay that is read at once; the rest comes one observation a read."""
+        return float(self.variables.get("MLPLATFORM_REPLAY_PRIMED", "1"))
+
     @cached_property
     def s3(self) -> S3Settings:
         endpoint = self.variables.get("MLPLATFORM_S3_ENDPOINT_URL")

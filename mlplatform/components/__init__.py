@@ -1,0 +1,5 @@
+"""YAML types that build assets; `dg list components` shows them."""
+
+from mlplatform.components.online_learning.component import OnlineLearning
+
+__all__ = ["OnlineLearning"]

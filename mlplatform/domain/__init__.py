@@ -1,0 +1,1 @@
+"""What the platform computes, in pure Python and arrays: no Dagster, no clients, no input or output."""

@@ -1,0 +1,1 @@
+"""Plain clients and stores; a service can import them without Dagster."""

@@ -1,0 +1,236 @@
+"""The steps that learn: each one model for all series of a shard, whole in itself."""
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field
+
+from mlplatform.components.online_learning.graph import FAILED_TAG, RETRY, OnlineGraph, owned_shard
+from mlplatform.components.online_learning.plots import actual_and_predicted
+from mlplatform.components.online_learning.rebuild import check_series
+from mlplatform.components.online_learning.schema import column_schema
+from mlplatform.domain.model import FeatureRows, ModelSet
+from mlplatform.domain.recipe import Recipe
+from mlplatform.io.feature_table import to_feature_rows
+from mlplatform.io.prediction_table import PREDICTIONS, prediction_rows, prediction_stream
+from mlplatform.io.results import FORECAST_STEPS, forecast_frame, metrics_frame
+from mlplatform.io.states import State, versions_of
+from mlplatform.io.tables import Table
+from mlplatform.resources.io_managers import Append, ShardFrame
+from mlplatform.resources.stores import Stores
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+
+class ModelConfig(dg.Config):
+    """What is learned again from the log."""
+
+    rebuild: list[str] = Field(default=[], description="Series whose model forgets all and learns again.")
+
+
+def model_asset(graph: OnlineGraph, name: str, recipes: tuple[Recipe, ...]) -> dg.AssetsDefinition:
+    """`models/…`, `predictions/…`, `metrics/…` and `forecasts/…` of one step."""
+    title = ", ".join(recipe.description for recipe in recipes)
+    version = "-".join(recipe.digest for recipe in recipes)[:64]
+    shared = {"group_name": "online", "owners": list(graph.owners), "code_version": version}
+    libraries = {library for recipe in recipes for library in recipe.libraries}
+    model = dg.AssetSpec(
+        ["models", name],
+        description=f"{title}. State, offset and versions in one signed snapshot.",
+        deps=["lag_features"],
+        kinds={"s3", *sorted(libraries)[:1]},
+        **shared,
+    ).with_io_manager_key("snapshot_io_manager")
+    predictions = dg.AssetSpec(
+        ["predictions", name],
+        description=f"What {name} said of each observation before it learned it.",
+        deps=["lag_features"],
+        kinds={"delta", "s3"},
+        metadata={"dagster/column_schema": column_schema(PREDICTIONS)},
+        **shared,
+    ).with_io_manager_key("table_io_manager")
+    metrics = dg.AssetSpec(
+        ["metrics", name],
+        description=f"MAE, MSE, RMSE and MAPE of {name} over all and the last 5, 10, 20 observations.",
+        deps=[predictions],
+        kinds={"parquet", "s3"},
+        **shared,
+    ).with_io_manager_key("frame_io_manager")
+    forecasts = dg.AssetSpec(
+        ["forecasts", name],
+        description=f"The next {FORECAST_STEPS} values of each series by {name}, each made of those before.",
+        deps=[model],
+        kinds={"parquet", "s3"},
+        **shared,
+    ).with_io_manager_key("frame_io_manager")
+
+    @dg.multi_asset(
+        name=name,
+        specs=[model, predictions, metrics, forecasts],
+        ins={"lag_features": dg.AssetIn("lag_features", input_manager_key="table_io_manager")},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "learned", asset=model.key, description="Every observation of the log was learned."
+            ),
+            dg.AssetCheckSpec("no_drift", asset=model.key, description="ADWIN sees no change in the errors."),
+        ],
+        retry_policy=RETRY,
+    )
+    def learn(context: dg.AssetExecutionContext, config: ModelConfig, stores: Stores, lag_features: Table):
+        with owned_shard(context, stores) as (shard, _):
+            yield from _step(context, graph, config, stores, lag_features, name, recipes, shard)
+
+    return learn
+
+
+def _step(
+    context,
+    graph: OnlineGraph,
+    config: ModelConfig,
+    stores: Stores,
+    lag_features: Table,
+    name: str,
+    recipes: tuple[Recipe, ...],
+    shard: int,
+):
+    versions = versions_of(recipes, graph.families)
+
+    def load() -> State:
+        return stores.states.load(name, shard, versions, ModelSet(recipes, graph.families))
+
+    state = load()
+    if state.refused:
+        context.log.warning(f"{name} learns the whole log again: its snapshot is refused, {state.refused}")
+    if config.rebuild:
+        check_series(config.rebuild, {series_id for _, series_id in state.content.models})
+    drifts, failure = _drifts(state.content), None
+    table = stores.table(PREDICTIONS.name)
+    published = table.head(prediction_stream(name, shard))
+    rows = to_feature_rows(lag_features.read(start=state.position, where=_of(shard)))
+    started = time.monotonic()
+    try:
+        replaced = _relearn(state, lag_features, config.rebuild, shard)
+        _learn(state, rows, published, shard)
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+        context.log.error(f"{name} failed, and stays as it was:\n{traceback.format_exc()}")
+        context.instance.add_run_tags(context.run_id, {f"{FAILED_TAG}{name}": failure[:200]})
+        state, replaced = load(), None
+    else:
+        context.log.info(f"{name} learned {len(rows)} observations in {time.monotonic() - started:.1f} s")
+    yield from _results(
+        stores, name, shard, versions, state, bool(len(rows) or config.rebuild) and not failure
+    )
+    if replaced is not None:
+        _replace_predictions(table, replaced, recipes, config.rebuild)
+    yield dg.AssetCheckResult(
+        asset_key=["models", name],
+        check_name="learned",
+        passed=failure is None,
+        metadata={"error": failure} if failure else {},
+    )
+    drifts = _drifts(state.content) - drifts
+    yield dg.AssetCheckResult(
+        asset_key=["models", name],
+        check_name="no_drift",
+        passed=drifts <= 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"drifts": drifts},
+    )
+
+
+def _learn(state: State, rows: FeatureRows, published: int, shard: int) -> None:
+    """Moves the state on by the rows; predictions that no table has yet stay with it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not len(rows):
+        return
+    models: ModelSet = state.content
+    made = prediction_rows(rows, models.fold(rows), models.versions, shard)
+    earlier = state.unpublished
+    if earlier is not None:
+        made = pa.concat_tables([earlier.filter(pc.greater_equal(earlier["position"], published)), made])
+    state.position, state.unpublished = int(rows.position[-1]) + 1, made
+
+
+def _relearn(state: State, features: Table, series: list[str], shard: int) -> "pa.Table | None":
+    """Lets the models of some series forget all and learn again up to the state's position."""
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+
+    if not series:
+        return None
+    models: ModelSet = state.content
+    models.forget(series)
+    table = features.read(where=_of(shard) & ds.field("series_id").isin(series))
+    rows = to_feature_rows(table.filter(pc.less(table["position"], state.position)))
+    return prediction_rows(rows, models.fold(rows), models.versions, shard)
+
+
+def _replace_predictions(table: Table, rows: "pa.Table", recipes, series: list[str]) -> None:
+    models = ", ".join(f"'{recipe.name}'" for recipe in recipes)
+    ids = ", ".join("'" + series_id.replace("'", "''") + "'" for series_id in series)
+    end = rows["position"][-1].as_py() if len(rows) else -1
+    table.replace(rows, f"model IN ({models}) AND series_id IN ({ids}) AND position <= {end}")
+
+
+def _results(
+    stores: Stores, name: str, shard: int, versions: Mapping[str, str], state: State, changed: bool
+) -> Iterator[dg.MaterializeResult]:
+    """The four outputs, the snapshot first: once it is committed, the others follow from it."""
+    models: ModelSet = state.content
+    commit = stores.states.commit(name, shard, versions, state, {}) if changed else None
+    metrics = metrics_frame(models)
+    yield dg.MaterializeResult(
+        asset_key=["models", name],
+        value=commit,
+        metadata={"position": state.position, "models": len(models.models), **_plot(name, models)},
+    )
+    append = None
+    if state.unpublished is not None:
+        append = Append(state.unpublished, prediction_stream(name, shard), state.position)
+    yield dg.MaterializeResult(asset_key=["predictions", name], value=append)
+    yield dg.MaterializeResult(
+        asset_key=["metrics", name],
+        value=ShardFrame(metrics, shard) if len(metrics) else None,
+        metadata=_means(metrics),
+    )
+    forecasts = forecast_frame(models)
+    yield dg.MaterializeResult(
+        asset_key=["forecasts", name], value=ShardFrame(forecasts, shard) if len(forecasts) else None
+    )
+
+
+def _means(metrics: "pa.Table") -> dict[str, float]:
+    """Errors of one model, averaged over the series; of several models, of the best."""
+    import pyarrow.compute as pc
+
+    if not len(metrics):
+        return {}
+    best = metrics.group_by("model").aggregate([("mae", "mean"), ("mae_20", "mean"), ("mape", "mean")])
+    row = best.slice(pc.index(best["mae_mean"], pc.min(best["mae_mean"])).as_py(), 1).to_pylist()[0]
+    return {column: row[f"{column}_mean"] for column in ("mae", "mae_20", "mape")}
+
+
+def _plot(name: str, models: ModelSet) -> dict[str, dg.MetadataValue]:
+    shown = next(((key, model) for key, model in sorted(models.models.items()) if model.metrics.last), None)
+    if shown is None:
+        return {}
+    (recipe, series_id), model = shown
+    return {"plot": actual_and_predicted(f"{recipe} on {series_id}", model.metrics.last)}
+
+
+def _drifts(models: ModelSet) -> int:
+    return sum(model.drift.detections for model in models.models.values() if model.drift)
+
+
+def _of(shard: int) -> "ds.Expression":
+    import pyarrow.dataset as ds
+
+    return ds.field("shard") == shard

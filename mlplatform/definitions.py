@@ -1,0 +1,34 @@
+"""The code location: what Dagster loads, here and on Kubernetes."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+import mlplatform.defs
+from mlplatform.resources.io_managers import FrameIOManager, SnapshotIOManager, TableIOManager
+from mlplatform.resources.stores import Stores
+from mlplatform.settings import Executor, Settings
+
+
+def executor_for(executor: Executor) -> dg.ExecutorDefinition:
+    """How the steps of a run are executed: in its process, in processes, or each in its own pod."""
+    if executor == "kubernetes":
+        from dagster_k8s import k8s_job_executor
+
+        return k8s_job_executor
+    return dg.multiprocess_executor if executor == "multiprocess" else dg.in_process_executor
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    stores = Stores()
+    here = dg.Definitions(
+        resources={
+            "stores": stores,
+            "table_io_manager": TableIOManager(stores=stores),
+            "snapshot_io_manager": SnapshotIOManager(stores=stores),
+            "frame_io_manager": FrameIOManager(stores=stores),
+        },
+        executor=executor_for(Settings.load().executor),
+    )
+    return dg.Definitions.merge(dg.components.load_defs(mlplatform.defs), here)

@@ -1,0 +1,66 @@
+"""The champion: which model serves a series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mlplatform.domain.metrics import RollingMetrics
+
+HALF_LIFE = 60
+WARM_UP = 24
+HYSTERESIS = 0.05
+
+
+@dataclass
+class Contest:
+    """Chooses the champion of one series from what the models said before they learned.
+
+    The rolling error is an exponentially weighted mean of absolute errors with a half-life of 60
+    observations. A challenger becomes champion when it has made at least 24 predictions and its
+    error is at least 5 % below the champion's, so that the title does not change hands on noise.
+    """
+
+    champion: str | None = None
+    since_offset: int = 0
+    errors: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    metrics: RollingMetrics = field(default_factory=RollingMetrics)
+
+    def predict(self, predictions: Mapping[str, float], candidates: set[str]) -> tuple[str, float]:
+        """Who serves and what it says; the first candidate by name where there is no champion yet."""
+        name = self.champion
+        if name not in predictions:
+            name = min(candidates & set(predictions), default=min(predictions))
+        return name, predictions[name]
+
+    def learn(
+        self, offset: int, value: float, predictions: Mapping[str, float], candidates: set[str]
+    ) -> None:
+        """Counts the errors of one observation, then looks who leads."""
+        if offset > 0:
+            _, prediction = self.predict(predictions, candidates)
+            self.metrics.update(np.array([value]), np.array([prediction]))
+        for name, prediction in predictions.items():
+            count = self.counts[name] = self.counts.get(name, 0) + 1
+            weight = max(1 / count, 1 - 0.5 ** (1 / HALF_LIFE))
+            error = self.errors.get(name, 0.0)
+            self.errors[name] = error + weight * (abs(value - prediction) - error)
+        ready = [n for n in candidates if self.counts.get(n, 0) >= WARM_UP]
+        if not ready:
+            return
+        leader = min(ready, key=lambda name: (self.errors[name], name))
+        if leader == self.champion:
+            return
+        if self.champion is None or self.errors[leader] < (1 - HYSTERESIS) * self.errors[self.champion]:
+            self.champion, self.since_offset = leader, offset + 1
+
+    def loses_to(self, baselines: set[str]) -> str | None:
+        """The baseline with a lower rolling error than the champion's, if there is one."""
+        if self.champion is None:
+            return None
+        ahead = {n: self.errors[n] for n in baselines if n in self.errors}
+        best = min(ahead, key=lambda name: (ahead[name], name), default=None)
+        return best if best is not None and ahead[best] < self.errors[self.champion] else None

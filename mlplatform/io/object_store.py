@@ -1,0 +1,134 @@
+"""Objects in one bucket, with the conditional writes that commits are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mlplatform.settings import S3Settings
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+
+class Conflict(Exception):
+    """Someone else wrote first: what this write was based on is no longer the newest."""
+
+
+class StoreUnavailable(Exception):
+    """The object store does not answer, or refuses; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    content: bytes
+    etag: str
+
+
+class ObjectStore:
+    """One bucket of an S3-compatible store."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self._settings = settings
+
+    @property
+    def delta_options(self) -> dict[str, str]:
+        """Storage options of `deltalake` for tables in this bucket."""
+        settings = self._settings
+        options = {
+            "AWS_ACCESS_KEY_ID": settings.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": settings.secret_access_key,
+            "AWS_REGION": settings.region,
+            # Commits are conditional puts; without this, two writers could both win a version.
+            "conditional_put": "etag",
+            "timeout": "20s",
+        }
+        if settings.endpoint_url:
+            options["AWS_ENDPOINT_URL"] = settings.endpoint_url
+            options["AWS_ALLOW_HTTP"] = str(settings.endpoint_url.startswith("http://")).lower()
+        return options
+
+    def url(self, key: str) -> str:
+        return f"s3://{self._settings.bucket}/{key}"
+
+    @cached_property
+    def _store(self) -> S3Store:
+        from obstore.store import S3Store
+
+        settings = self._settings
+        return S3Store(
+            settings.bucket,
+            endpoint=settings.endpoint_url,
+            access_key_id=settings.access_key_id,
+            secret_access_key=settings.secret_access_key,
+            region=settings.region,
+            conditional_put="etag",
+            client_options={
+                "allow_http": bool(settings.endpoint_url) and settings.endpoint_url.startswith("http://"),
+                "timeout": timedelta(seconds=20),
+            },
+            # A store that restarts is back within seconds; a lost one should be said soon.
+            retry_config={"max_retries": 8, "retry_timeout": timedelta(seconds=30)},
+        )
+
+    def get(self, key: str) -> StoredObject | None:
+        """The object, or None if there is none."""
+        import obstore
+
+        try:
+            answer = obstore.get(self._store, key)
+            return StoredObject(bytes(answer.bytes()), str(answer.meta["e_tag"]))
+        except FileNotFoundError:
+            return None
+        except obstore.exceptions.BaseError as error:
+            raise self._unavailable(error) from error
+
+    def put(self, key: str, content: bytes) -> str:
+        """Writes the object, whatever was there; returns its etag."""
+        return self._put(key, content, "overwrite")
+
+    def put_if(self, key: str, content: bytes, etag: str | None) -> str:
+        """Writes only over the version `etag` (None: only if there is no object); returns the new etag.
+
+        Raises:
+            Conflict: the object is no longer that version.
+        """
+        import obstore
+
+        try:
+            return self._put(key, content, "create" if etag is None else {"e_tag": etag})
+        except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError) as error:
+            # A put whose answer was lost is tried again and meets its own first success.
+            stored = self.get(key)
+            if stored is not None and stored.content == content:
+                return stored.etag
+            raise Conflict(f"{self.url(key)} was written by someone else") from error
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        try:
+            obstore.delete(self._store, key)
+        except FileNotFoundError:
+            return
+        except obstore.exceptions.BaseError as error:
+            raise self._unavailable(error) from error
+
+    def _put(self, key: str, content: bytes, mode) -> str:
+        import obstore
+
+        try:
+            return str(obstore.put(self._store, key, content, mode=mode, use_multipart=False)["e_tag"])
+        except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
+            raise
+        except obstore.exceptions.BaseError as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        first_line = str(error).strip().splitlines()[0]
+        return StoreUnavailable(
+            f"object store {self._settings.endpoint_url or 'S3'}, bucket {self._settings.bucket!r}: "
+            f"{first_line}; look at `mlplatform status`"
+        )

@@ -1,0 +1,100 @@
+"""States at rest: what a step of the graph loads, moves on and commits as one object."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from mlplatform.domain.families import Families
+from mlplatform.domain.recipe import Recipe
+from mlplatform.io.snapshots import Snapshot, SnapshotStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Raised when the meaning of the pickled classes changes: older snapshots are then rebuilt by replay.
+FORMAT = "1"
+
+
+@dataclass
+class State:
+    """What a fold over a shard's log has come to, after everything below `position`.
+
+    `unpublished` are rows that belong to this state and are to be appended to a table; they travel
+    in the snapshot, so that one commit decides about both. `etag` is the stored version that this
+    state came from, and `refused` why a stored one was not taken.
+    """
+
+    content: Any
+    position: int = 0
+    unpublished: pa.Table | None = None
+    etag: str | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A snapshot to be written over the version `etag`."""
+
+    snapshot: Snapshot
+    etag: str | None
+
+
+class StateStore:
+    """Loads states from snapshots, and makes the snapshots that commit them."""
+
+    def __init__(self, snapshots: SnapshotStore) -> None:
+        self._snapshots = snapshots
+
+    def load(self, name: str, shard: int, versions: Mapping[str, str], empty: Any) -> State:
+        """The stored state; `empty` at position 0 if there is none or it is refused."""
+        snapshot, etag, refused = self._snapshots.load(name, shard, versions)
+        if snapshot is None:
+            return State(empty, etag=etag, refused=refused)
+        # The signature was verified: these bytes are our own.
+        content, rows = pickle.loads(zlib.decompress(snapshot.payload))  # noqa: S301
+        return State(content, snapshot.position, _from_ipc(rows), etag)
+
+    def commit(
+        self, name: str, shard: int, versions: Mapping[str, str], state: State, metadata: Mapping[str, object]
+    ) -> Commit:
+        """The commit that makes this state the stored one, unless another writer comes first."""
+        content = pickle.dumps((state.content, _to_ipc(state.unpublished)), protocol=5)
+        snapshot = Snapshot(
+            name, shard, state.position, zlib.compress(content, level=1), dict(versions), dict(metadata)
+        )
+        return Commit(snapshot, state.etag)
+
+
+def versions_of(recipes: tuple[Recipe, ...], families: Families) -> dict[str, str]:
+    """Everything that the meaning of models' states depends on."""
+    libraries = sorted({library for recipe in recipes for library in recipe.libraries} | {"numpy"})
+    return {
+        "format": FORMAT,
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        **{library: version(library) for library in libraries},
+        **{f"recipe {recipe.name}": recipe.digest for recipe in recipes},
+        "families": families.version,
+    }
+
+
+def _to_ipc(rows: pa.Table | None) -> bytes | None:
+    import pyarrow as pa
+
+    if rows is None:
+        return None
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return sink.getvalue().to_pybytes()
+
+
+def _from_ipc(content: bytes | None) -> pa.Table | None:
+    import pyarrow as pa
+
+    return None if content is None else pa.ipc.open_stream(content).read_all()

@@ -1,0 +1,57 @@
+"""The stores that assets read and write, made from the settings when a run first uses them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import dagster as dg
+
+from mlplatform.io.feature_table import FEATURES
+from mlplatform.io.leases import Leases
+from mlplatform.io.object_store import ObjectStore
+from mlplatform.io.observation_log import LOG, QUARANTINE
+from mlplatform.io.online_store import OnlineStore
+from mlplatform.io.prediction_table import PREDICTIONS
+from mlplatform.io.results import Frames
+from mlplatform.io.signing import Signer
+from mlplatform.io.snapshots import SnapshotStore
+from mlplatform.io.states import StateStore
+from mlplatform.io.tables import Table
+from mlplatform.settings import Settings
+
+TABLES = {spec.name: spec for spec in (LOG, QUARANTINE, FEATURES, PREDICTIONS)}
+
+
+class Stores(dg.ConfigurableResource):
+    """Object store, tables, snapshots and online store of this environment."""
+
+    @cached_property
+    def settings(self) -> Settings:
+        return Settings.load()
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        return ObjectStore(self.settings.s3)
+
+    @cached_property
+    def snapshots(self) -> SnapshotStore:
+        return SnapshotStore(self.objects, Signer.from_settings(self.settings))
+
+    @cached_property
+    def states(self) -> StateStore:
+        return StateStore(self.snapshots)
+
+    @cached_property
+    def frames(self) -> Frames:
+        return Frames(self.objects)
+
+    @cached_property
+    def leases(self) -> Leases:
+        return Leases(self.objects, self.settings.lease_seconds)
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        return OnlineStore(self.settings.redis_url)
+
+    def table(self, name: str) -> Table:
+        return Table(TABLES[name], self.objects)
