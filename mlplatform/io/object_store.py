@@ -106,6 +106,15 @@ class ObjectStore:
                 return stored.etag
             raise Conflict(f"{self.url(key)} was written by someone else") from error
 
+    def list(self, prefix: str) -> list[str]:
+        """Keys below a prefix."""
+        import obstore
+
+        try:
+            return [meta["path"] for batch in obstore.list(self._store, prefix) for meta in batch]
+        except obstore.exceptions.BaseError as error:
+            raise self._unavailable(error) from error
+
     def delete(self, key: str) -> None:
         import obstore
 

@@ -37,6 +37,12 @@ class Frames:
         stored = self._store.get(f"{PREFIX}/{key}.parquet")
         return None if stored is None else pq.read_table(pa.BufferReader(stored.content))
 
+    def under(self, prefix: str) -> list[pa.Table]:
+        """All frames whose keys begin with this part."""
+        keys = self._store.list(f"{PREFIX}/{prefix}/")
+        found = [self.read(key.removeprefix(f"{PREFIX}/").removesuffix(".parquet")) for key in sorted(keys)]
+        return [frame for frame in found if frame is not None]
+
 
 def metrics_frame(models: ModelSet) -> pa.Table:
     """One row for each model and series: how much it learned, and its errors (see `RollingMetrics`)."""
