@@ -14,6 +14,12 @@ Environment = Literal["local", "compose", "kubernetes"]
 Executor = Literal["in_process", "multiprocess", "kubernetes"]
 
 STACK_FILE = "stack.json"
+# A service that its variable names is used instead of the embedded one.
+SERVICE_VARIABLES = {
+    "s3": "MLPLATFORM_S3_ENDPOINT_URL",
+    "redis": "MLPLATFORM_REDIS_URL",
+    "postgresql": "MLPLATFORM_DATABASE_URL",
+}
 
 
 class ConfigurationError(Exception):
@@ -81,7 +87,7 @@ class Settings:
 
     @cached_property
     def s3(self) -> S3Settings:
-        endpoint = self.variables.get("MLPLATFORM_S3_ENDPOINT_URL")
+        endpoint = self.variables.get(SERVICE_VARIABLES["s3"])
         bucket = self.variables.get("MLPLATFORM_S3_BUCKET", "mlplatform")
         region = self.variables.get("AWS_REGION", "us-east-1")
         if endpoint or self.environment != "local":
@@ -92,33 +98,35 @@ class Settings:
                 bucket,
                 region,
             )
-        service = self._embedded("s3", "MLPLATFORM_S3_ENDPOINT_URL")
+        service = self._embedded("s3")
         return S3Settings(
             service["url"], service["access_key_id"], service["secret_access_key"], service["bucket"]
         )
 
     @cached_property
     def redis_url(self) -> str:
-        return self._url("MLPLATFORM_REDIS_URL", "redis")
+        return self._url("redis")
 
     @cached_property
     def database_url(self) -> str:
         """SQLAlchemy URL with an explicit driver, `postgresql+psycopg2://…`."""
-        return self._url("MLPLATFORM_DATABASE_URL", "postgresql")
+        return self._url("postgresql")
 
-    def _url(self, variable: str, service: str) -> str:
+    def _url(self, service: str) -> str:
+        variable = SERVICE_VARIABLES[service]
         if named := self.variables.get(variable):
             return named
         if self.environment != "local":
             return self._required(variable)
-        return self._embedded(service, variable)["url"]
+        return self._embedded(service)["url"]
 
     def _required(self, variable: str) -> str:
         if value := self.variables.get(variable):
             return value
         raise ConfigurationError(f"{variable} is not set; MLPLATFORM_ENV={self.environment} needs it")
 
-    def _embedded(self, service: str, variable: str) -> dict[str, Any]:
+    def _embedded(self, service: str) -> dict[str, Any]:
+        variable = SERVICE_VARIABLES[service]
         path = self.data_directory / STACK_FILE
         try:
             return json.loads(path.read_text())["services"][service]

@@ -1,0 +1,206 @@
+"""Start, look at and stop the embedded stack of a data directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlplatform.local.directory import StackDirectory, read_json
+from mlplatform.local.errors import StackError
+from mlplatform.local.probes import problem
+from mlplatform.settings import SERVICE_VARIABLES, ConfigurationError, Settings
+
+# A start waits this long for another one that is under way.
+OTHER_START_SECONDS = 75
+STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """A stack that was running when this was made."""
+
+    data_directory: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment that points another process (or `Settings`) at this stack."""
+        return {"MLPLATFORM_DATA_DIRECTORY": str(self.data_directory)}
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service as it is now; `embedded` is False if an environment variable names it."""
+
+    name: str
+    embedded: bool
+    problem: str | None
+    address: Mapping[str, str] = field(repr=False)
+    data: Path | None
+    log: Path | None
+
+    @property
+    def ready(self) -> bool:
+        return self.problem is None
+
+
+@dataclass(frozen=True)
+class Status:
+    data_directory: Path
+    supervisor: int | None
+    log: Path
+    services: list[Service]
+
+    @property
+    def running(self) -> bool:
+        return self.supervisor is not None
+
+    @property
+    def ready(self) -> bool:
+        return all(service.ready for service in self.services)
+
+
+def embedded_services(settings: Settings) -> list[str]:
+    """The services that no environment variable names, which the stack therefore has to run."""
+    if settings.environment != "local":
+        return []
+    return [name for name, variable in SERVICE_VARIABLES.items() if not settings.variables.get(variable)]
+
+
+def start(settings: Settings, ports: Mapping[str, int] | None = None) -> bool:
+    """Start the stack, to outlive this process; False if it ran already. Returns when it is ready."""
+    process = _spawn(settings, ports or {}, owned=False)
+    if process is not None:
+        # It is meant to outlive us; without this, its end as an object would warn.
+        process.returncode = 0
+    return process is not None
+
+
+def stop(data_directory: Path) -> bool:
+    """Stop the stack and wait until its last server has ended; False if none ran."""
+    directory = StackDirectory(data_directory.absolute())
+    supervisor = directory.supervisor()
+    if supervisor is None:
+        return False
+    os.kill(supervisor, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while directory.supervisor() == supervisor:
+        if time.monotonic() > deadline:
+            # The servers die with it.
+            os.kill(supervisor, signal.SIGKILL)
+            deadline += STOP_SECONDS
+        time.sleep(0.05)
+    return True
+
+
+def status(settings: Settings) -> Status:
+    """Every service of the platform, probed now."""
+    directory = StackDirectory(settings.data_directory)
+    supervisor = directory.supervisor()
+    embedded = embedded_services(settings)
+    addresses = read_json(directory.stack_file).get("services", {}) if supervisor else {}
+    services = []
+    for name, variable in SERVICE_VARIABLES.items():
+        if name not in embedded:
+            named = settings.variables.get(variable, "")
+            services.append(Service(name, False, problem(name, settings), {"url": named}, None, None))
+            continue
+        found = problem(name, settings) if supervisor else "not running"
+        folder = directory.service(name)
+        services.append(Service(name, True, found, addresses.get(name, {}), folder, folder / "server.log"))
+    return Status(directory.data_directory, supervisor, directory.supervisor_log, services)
+
+
+@contextmanager
+def running_stack(
+    data_directory: Path | None = None, ports: Mapping[str, int] | None = None
+) -> Iterator[RunningStack]:
+    """A running stack inside the `with` block.
+
+    One that runs already is used and left running. Else it is started, and stopped at the end, even if
+    this process is killed.
+    """
+    settings = Settings.load()
+    if data_directory is not None:
+        variables = {**settings.variables, "MLPLATFORM_DATA_DIRECTORY": str(data_directory.absolute())}
+        settings = Settings(variables)
+    process = _spawn(settings, ports or {}, owned=True)
+    try:
+        yield RunningStack(settings.data_directory)
+    finally:
+        if process is not None:
+            stop(settings.data_directory)
+            process.wait()
+
+
+def _spawn(settings: Settings, ports: Mapping[str, int], owned: bool) -> subprocess.Popen[bytes] | None:
+    """The supervisor, once the stack is ready; None if there is nothing to start."""
+    services = embedded_services(settings)
+    if not services:
+        return None
+    directory = StackDirectory(settings.data_directory)
+    directory.create()
+    if directory.supervisor() is not None:
+        _wait_for_other(directory, services, ports)
+        return None
+    command = [sys.executable, "-m", "mlplatform.local.supervisor", str(settings.data_directory)]
+    for name in services:
+        command += ["--service", f"{name}={ports[name]}" if name in ports else name]
+    if owned:
+        command += ["--owner", str(os.getpid())]
+    log = os.open(directory.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    listen, speak = os.pipe()
+    try:
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=speak,
+            stderr=log,
+            # Ctrl-C in the terminal is for us; the supervisor is told by us, or finds us gone.
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+        os.close(speak)
+    with open(listen) as reports:
+        try:
+            line = reports.readline()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    report = json.loads(line) if line else {}
+    if report.get("ready"):
+        return process
+    process.wait()
+    if report.get("running"):
+        _wait_for_other(directory, services, ports)
+        return None
+    raise StackError(report.get("error", f"the supervisor ended at once, see {directory.supervisor_log}"))
+
+
+def _wait_for_other(directory: StackDirectory, services: list[str], ports: Mapping[str, int]) -> None:
+    """Wait until the stack that somebody else started is ready, and see that it is what we want."""
+    deadline = time.monotonic() + OTHER_START_SECONDS
+    while not (addresses := read_json(directory.stack_file).get("services")):
+        if directory.supervisor() is None:
+            raise StackError(f"another start of the stack failed, see {directory.supervisor_log}")
+        if time.monotonic() > deadline:
+            raise StackError(f"another start of the stack does not end, see {directory.supervisor_log}")
+        time.sleep(0.05)
+    remedy = "restart it with `mlplatform down` and `mlplatform up`"
+    for name in services:
+        if name not in addresses:
+            raise StackError(f"the running stack has no {name}: {remedy}")
+        if name in ports and f":{ports[name]}" not in addresses[name]["url"]:
+            raise StackError(f"the running stack has {name} at another port than {ports[name]}: {remedy}")
+
+
+__all__ = ["ConfigurationError", "RunningStack", "Service", "StackError", "Status", "running_stack"]

@@ -1,0 +1,16 @@
+"""What every test may use: one embedded stack for the whole session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mlplatform.local.stack import RunningStack, running_stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """Real S3, Redis and PostgreSQL; `.variables` points settings and child processes at them."""
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
