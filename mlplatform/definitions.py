@@ -19,16 +19,20 @@ def executor_for(executor: Executor) -> dg.ExecutorDefinition:
     return dg.multiprocess_executor if executor == "multiprocess" else dg.in_process_executor
 
 
+def resources() -> dict[str, object]:
+    """What assets ask for by name."""
+    stores = Stores()
+    return {
+        "stores": stores,
+        "table_io_manager": TableIOManager(stores=stores),
+        "snapshot_io_manager": SnapshotIOManager(stores=stores),
+        "frame_io_manager": FrameIOManager(stores=stores),
+    }
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
-    stores = Stores()
-    here = dg.Definitions(
-        resources={
-            "stores": stores,
-            "table_io_manager": TableIOManager(stores=stores),
-            "snapshot_io_manager": SnapshotIOManager(stores=stores),
-            "frame_io_manager": FrameIOManager(stores=stores),
-        },
-        executor=executor_for(Settings.load().executor),
+    return dg.Definitions.merge(
+        dg.components.load_defs(mlplatform.defs),
+        dg.Definitions(resources=resources(), executor=executor_for(Settings.load().executor)),
     )
-    return dg.Definitions.merge(dg.components.load_defs(mlplatform.defs), here)

@@ -28,13 +28,14 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True)
 class S3Settings:
-    """One bucket of an S3-compatible object store."""
+    """One bucket of an S3-compatible object store; `prefix` keeps this platform's objects together."""
 
     endpoint_url: str | None
     access_key_id: str
     secret_access_key: str = field(repr=False)
     bucket: str = "mlplatform"
     region: str = "us-east-1"
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,25 @@ class Settings:
     @cached_property
     def s3(self) -> S3Settings:
         endpoint = self.variables.get(SERVICE_VARIABLES["s3"])
-        bucket = self.variables.get("MLPLATFORM_S3_BUCKET", "mlplatform")
         region = self.variables.get("AWS_REGION", "us-east-1")
+        prefix = self.variables.get("MLPLATFORM_S3_PREFIX", "").strip("/")
         if endpoint or self.environment != "local":
             return S3Settings(
                 endpoint,
                 self._required("AWS_ACCESS_KEY_ID"),
                 self._required("AWS_SECRET_ACCESS_KEY"),
-                bucket,
+                self.variables.get("MLPLATFORM_S3_BUCKET", "mlplatform"),
                 region,
+                prefix,
             )
         service = self._embedded("s3")
         return S3Settings(
-            service["url"], service["access_key_id"], service["secret_access_key"], service["bucket"]
+            service["url"],
+            service["access_key_id"],
+            service["secret_access_key"],
+            service["bucket"],
+            region,
+            prefix,
         )
 
     @cached_property

@@ -62,7 +62,11 @@ def _table(series_id: str, rows: list[dict[str, Any]], champion: dict[str, Any] 
 
     name = champion and champion["champion"]
     rows = sorted(rows, key=lambda row: row["mae"])
-    errors = Table(title=f"{series_id}: errors of predictions made before learning", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    errors = Table(
+        title=f"{series_id}: errors of predictions made before learning",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     errors.add_column("model", no_wrap=True)
     errors.add_column("learned", justify="right", no_wrap=True)
     for metric in ("MAE", "RMSE", "MAPE %"):

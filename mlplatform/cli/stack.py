@@ -41,7 +41,7 @@ def _print(status: stack.Status) -> None:
         where = _without_password(url) if url else "no address"
         state = "ready" if service.ready else f"NOT READY: {service.problem}"
         kept = service.data if service.embedded else "named by the environment"
-        click.echo(f"{service.name:<11} {where:<42} {state}  ({kept})")
+        click.echo(f"{service.name:<11} {where:<50} {state}  ({kept})")
 
 
 _port = click.IntRange(1, 65535)
@@ -71,15 +71,15 @@ def up(s3_port: int | None, redis_port: int | None, postgresql_port: int | None,
         settings = Settings.load()
         embedded = stack.embedded_services(settings)
         if not embedded:
-            click.echo("Nothing to start: the environment names every service.")
+            click.echo("Nothing to start: the environment names every service it needs.")
             return
         click.echo(f"Starting {', '.join(embedded)} in {settings.data_directory} ...", err=True)
         began = time.monotonic()
         if foreground:
-            with stack.running_stack(ports=ports):
+            with stack.running_stack(settings, ports):
                 _print(stack.status(settings))
                 click.echo("Running until Ctrl-C.", err=True)
-                _wait_for_signal()
+                _stay(settings)
             return
         started = stack.start(settings, ports)
         seconds = time.monotonic() - began
@@ -87,11 +87,13 @@ def up(s3_port: int | None, redis_port: int | None, postgresql_port: int | None,
         click.echo(f"Up in {seconds:.1f} s." if started else "It ran already.", err=True)
 
 
-def _wait_for_signal() -> None:
+def _stay(settings: Settings) -> None:
+    """Return on a signal to end, or fail when the stack has ended."""
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: over.set())
-    over.wait()
+    while not over.wait(1):
+        stack.check(settings)
 
 
 @click.command()

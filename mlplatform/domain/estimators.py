@@ -8,14 +8,17 @@ import numpy as np
 
 
 class Estimator(Protocol):
-    """Learns one row at a time; picklable, deterministic, bounded in time and bytes per row."""
+    """Learns consecutive rows; picklable, deterministic, bounded in time and bytes per row."""
 
     def fold(self, features: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Predicts each row, then learns from it: (n, k), (n,) -> (n,) predictions."""
         ...
 
-    def predict(self, features: np.ndarray) -> float:
-        """(k,) -> the prediction; changes nothing, and is a number before anything was learned."""
+    def predict(self, features: np.ndarray, ahead: int = 0) -> float:
+        """(k,) -> the prediction; changes nothing, and is a number before anything was learned.
+
+        `ahead` tells how many rows after the last learned one were forecast before this one.
+        """
         ...
 
 
@@ -25,7 +28,7 @@ class Zero:
     def fold(self, features: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return np.zeros(len(targets))
 
-    def predict(self, features: np.ndarray) -> float:
+    def predict(self, features: np.ndarray, ahead: int = 0) -> float:
         return 0.0
 
 
@@ -46,7 +49,7 @@ class RiverRegressor:
             learn_one(named, target)
         return predictions
 
-    def predict(self, features: np.ndarray) -> float:
+    def predict(self, features: np.ndarray, ahead: int = 0) -> float:
         named = dict(zip(_names(len(features)), features.tolist(), strict=True))
         return self.regressor.predict_one(named) or 0.0
 

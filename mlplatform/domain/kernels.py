@@ -340,3 +340,53 @@ def fold_neighbors(features, targets, learned, neighbors, rows, values, predicti
         slot = learned % len(targets)
         features[slot], targets[slot] = rows[index], values[index]
         learned += 1
+
+
+# The running scale of the errors remembers about 20 rows.
+FADE = 0.05
+
+
+@_compiled
+def dot(left, right):
+    # Not np.dot: its order of summation, and so the last bit, depends on the machine.
+    total = 0.0
+    for i in range(len(left)):
+        total += left[i] * right[i]
+    return total
+
+
+@_compiled
+def fold_least_squares(features, targets, innovations, residuals, scale, weights, root, memory, ridge):
+    rows, given = features.shape
+    size = len(weights)
+    x, image = np.empty(size), np.empty(size)
+    predictions = np.empty(rows)
+    for row in range(rows):
+        x[:given] = features[row]
+        for i in range(len(innovations)):
+            x[given + i] = residuals[innovations[i] - 1]
+        predictions[row] = dot(weights, x)
+        error = targets[row] - predictions[row]
+        scale[0] += 1
+        scale[1] += (abs(error) - scale[1]) * max(1 / scale[0], FADE)
+        noise = scale[1] ** 2
+        # No forgetting where the coefficients would become less certain than before any data.
+        if np.sum(root * root) <= memory * size / ridge:
+            root /= np.sqrt(memory)
+        image[:] = 0.0
+        for i in range(size):
+            for j in range(size):
+                image[j] += root[i, j] * x[i]
+        total = noise + dot(image, image)
+        if 0 < total < np.inf:
+            shrink = 1 / (1 + np.sqrt(noise / total))
+            for i in range(size):
+                gain = dot(root[i], image) / total
+                weights[i] += gain * error
+                for j in range(size):
+                    root[i, j] -= shrink * gain * image[j]
+            error = targets[row] - dot(weights, x)
+        if len(residuals):
+            residuals[1:] = residuals[:-1].copy()
+            residuals[0] = error
+    return predictions

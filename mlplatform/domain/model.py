@@ -54,7 +54,7 @@ class Model:
         self._width = min(recipe.lags or widest, widest)
         self._lags = np.zeros(family.lags)
         self._available = 0
-        self.estimator = recipe.estimator()
+        self.estimator = recipe.estimator(family.season)
         self.metrics = RollingMetrics()
         self.drift = None if recipe.baseline else DriftMonitor()
         self.next_offset = 0
@@ -102,18 +102,18 @@ class Model:
     def forecast(self, steps: int) -> list[float]:
         """The next `steps` values, each made of the ones before it."""
         lags, available, values = self._lags, self._available, []
-        for _ in range(steps):
-            value = self._predict(lags, available)
+        for ahead in range(steps):
+            value = self._predict(lags, available, ahead)
             values.append(value)
             lags, available = shifted(lags, value), min(available + 1, len(lags))
         return values
 
-    def _predict(self, lags: np.ndarray, available: int) -> float:
+    def _predict(self, lags: np.ndarray, available: int, ahead: int) -> float:
         if available < max(self._differences.degree, 1):
             return float(lags[0])
         row, known = lags[None, :], np.array([available])
         features = self._differences.of_lags(row, known)[0, : self._width]
-        return float(self._differences.reference(row)[0]) + self.estimator.predict(features)
+        return float(self._differences.reference(row)[0]) + self.estimator.predict(features, ahead)
 
 
 class ModelSet:

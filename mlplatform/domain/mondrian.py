@@ -51,7 +51,7 @@ class MondrianForest:
         self._window.learned += len(values)
         return predictions
 
-    def predict(self, features: np.ndarray) -> float:
+    def predict(self, features: np.ndarray, ahead: int = 0) -> float:
         """(k,) -> the prediction; 0 before anything was learned."""
         from mlplatform.domain import kernels
 

@@ -51,7 +51,7 @@ class ObjectStore:
         return options
 
     def url(self, key: str) -> str:
-        return f"s3://{self._settings.bucket}/{key}"
+        return "/".join(filter(None, ["s3:/", self._settings.bucket, self._settings.prefix, key]))
 
     @cached_property
     def _store(self) -> S3Store:
@@ -60,6 +60,7 @@ class ObjectStore:
         settings = self._settings
         return S3Store(
             settings.bucket,
+            prefix=settings.prefix or None,
             endpoint=settings.endpoint_url,
             access_key_id=settings.access_key_id,
             secret_access_key=settings.secret_access_key,

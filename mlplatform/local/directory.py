@@ -69,22 +69,31 @@ class StackDirectory:
 
     def supervisor(self) -> int | None:
         """Process id of the running supervisor; None if none runs."""
-        try:
-            file = self.supervisor_lock.open("r")
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StackError(
-                f"{self.supervisor_lock} cannot be read ({error.strerror}): "
-                "does the stack belong to another user?"
-            ) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                content = file.read().strip()
-                return int(content) if content else None
+        while _is_held(self.supervisor_lock):
+            # Empty for the moment between its creation and the holder's first act.
+            if content := self.supervisor_lock.read_text().strip():
+                return int(content)
         return None
+
+    def servers_live(self) -> bool:
+        return _is_held(self.servers_lock)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        file = path.open()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StackError(
+            f"{path} cannot be read ({error.strerror}): does the stack belong to another user?"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def acquire(path: Path, wait_seconds: float) -> int | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any, ClassVar
 from mlplatform.local import ports
 from mlplatform.local.directory import write_private_json
 from mlplatform.local.errors import StackError
-from mlplatform.local.probes import libpq_url
+from mlplatform.local.probes import NotReady, libpq_url
 from mlplatform.settings import Settings
 
 
@@ -66,7 +68,7 @@ class Server(ABC):
     def command(self) -> list[str]: ...
 
     def complete(self) -> None:  # noqa: B027
-        """What has to be made inside the server when it answers; made once, called at every start."""
+        """What has to be made inside the server when it answers; called at every start; raises NotReady."""
 
     def clean(self) -> None:  # noqa: B027
         """Remove what an ended server leaves behind."""
@@ -263,7 +265,8 @@ class PostgreSQL(Server):
             # of somebody else, and PostgreSQL would refuse to start.
             (self._data / "postmaster.pid").unlink(missing_ok=True)
             return None
-        _remove_tree(self._unfinished)
+        if self._unfinished.exists():
+            shutil.rmtree(self._unfinished)
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(self.kept["password"])
         return [
@@ -301,15 +304,15 @@ class PostgreSQL(Server):
         from psycopg2.sql import SQL, Identifier
 
         url = libpq_url(self._url("postgres"))
-        connection = psycopg2.connect(url, connect_timeout=5)
         try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [self.database])
-                if not cursor.fetchone():
-                    cursor.execute(SQL("CREATE DATABASE {}").format(Identifier(self.database)))
-        finally:
-            connection.close()
+            with closing(psycopg2.connect(url, connect_timeout=5)) as connection:
+                connection.autocommit = True
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [self.database])
+                    if not cursor.fetchone():
+                        cursor.execute(SQL("CREATE DATABASE {}").format(Identifier(self.database)))
+        except psycopg2.Error as error:
+            raise NotReady(f"making its database {self.database}: {error}") from error
 
     def settings(self) -> Settings:
         # Its own database exists from the start; the platform's is made by `complete`.
@@ -324,13 +327,6 @@ class PostgreSQL(Server):
     def _url(self, database: str) -> str:
         password = self.kept["password"]
         return f"postgresql+psycopg2://{self.user}:{password}@127.0.0.1:{self.port}/{database}"
-
-
-def _remove_tree(path: Path) -> None:
-    import shutil
-
-    if path.exists():
-        shutil.rmtree(path)
 
 
 SERVERS: Mapping[str, type[Server]] = {server.name: server for server in (S3, Redis, PostgreSQL)}

@@ -9,14 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlplatform.local.directory import StackDirectory, read_json
 from mlplatform.local.errors import StackError
 from mlplatform.local.probes import problem
-from mlplatform.settings import SERVICE_VARIABLES, ConfigurationError, Settings
+from mlplatform.settings import SERVICE_VARIABLES, Settings
 
 # A start waits this long for another one that is under way.
 OTHER_START_SECONDS = 75
@@ -89,15 +89,18 @@ def stop(data_directory: Path) -> bool:
     supervisor = directory.supervisor()
     if supervisor is None:
         return False
-    os.kill(supervisor, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    while directory.supervisor() == supervisor:
-        if time.monotonic() > deadline:
-            # The servers die with it.
-            os.kill(supervisor, signal.SIGKILL)
-            deadline += STOP_SECONDS
-        time.sleep(0.05)
-    return True
+    # Asked first; when it is killed, its servers die with it.
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.kill(supervisor, number)
+        deadline = time.monotonic() + STOP_SECONDS
+        while directory.supervisor() == supervisor or directory.servers_live():
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        else:
+            return True
+    raise StackError(f"the stack does not end, see {directory.supervisor_log} and the logs beside it")
 
 
 def status(settings: Settings) -> Status:
@@ -118,19 +121,23 @@ def status(settings: Settings) -> Status:
     return Status(directory.data_directory, supervisor, directory.supervisor_log, services)
 
 
+def check(settings: Settings) -> None:
+    """Raise StackError if the stack does not run."""
+    directory = StackDirectory(settings.data_directory)
+    if directory.supervisor() is None:
+        raise StackError(f"the stack has ended, see {directory.supervisor_log}")
+
+
 @contextmanager
 def running_stack(
-    data_directory: Path | None = None, ports: Mapping[str, int] | None = None
+    settings: Settings | None = None, ports: Mapping[str, int] | None = None
 ) -> Iterator[RunningStack]:
-    """A running stack inside the `with` block.
+    """A running stack inside the `with` block, for these settings or those of the environment.
 
     One that runs already is used and left running. Else it is started, and stopped at the end, even if
     this process is killed.
     """
-    settings = Settings.load()
-    if data_directory is not None:
-        variables = {**settings.variables, "MLPLATFORM_DATA_DIRECTORY": str(data_directory.absolute())}
-        settings = Settings(variables)
+    settings = settings or Settings.load()
     process = _spawn(settings, ports or {}, owned=True)
     try:
         yield RunningStack(settings.data_directory)
@@ -201,6 +208,3 @@ def _wait_for_other(directory: StackDirectory, services: list[str], ports: Mappi
             raise StackError(f"the running stack has no {name}: {remedy}")
         if name in ports and f":{ports[name]}" not in addresses[name]["url"]:
             raise StackError(f"the running stack has {name} at another port than {ports[name]}: {remedy}")
-
-
-__all__ = ["ConfigurationError", "RunningStack", "Service", "StackError", "Status", "running_stack"]

@@ -24,7 +24,7 @@ from typing import Any
 from mlplatform.local import ports, process
 from mlplatform.local.directory import StackDirectory, acquire, read_json, write_private_json
 from mlplatform.local.errors import StackError
-from mlplatform.local.probes import problem
+from mlplatform.local.probes import PROBES, NotReady
 from mlplatform.local.servers import SERVERS, Server
 
 log = logging.getLogger("mlplatform.local.supervisor")
@@ -68,6 +68,7 @@ class Supervised:
         if self._start_again_at is not None:
             if time.monotonic() >= self._start_again_at:
                 self._start_again_at = None
+                self.server.clean()
                 self.process = self._launch(self.server.command())
         elif self.process.poll() is not None:
             self._after_end()
@@ -75,13 +76,14 @@ class Supervised:
             self._probe()
 
     def _probe(self) -> None:
-        found = problem(self.server.name, self.server.settings())
-        if found is None:
+        try:
+            PROBES[self.server.name](self.server.settings())
             self.server.complete()
+        except NotReady as error:
+            self._problem = str(error)
+        else:
             self.ready = True
             log.info("%s: ready after %.1f s", self.server.name, time.monotonic() - self._started)
-        else:
-            self._problem = found
 
     def _after_end(self) -> None:
         if self._initialising and self.process.returncode == 0:
@@ -266,8 +268,7 @@ def main() -> int:
     if lock is None:
         _report({"running": True})
         return 1
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    os.pwrite(lock, f"{os.getpid():<10}".encode(), 0)
     try:
         Supervisor(directory, services, options.owner).run(lambda: _report({"ready": True}))
     except StackError as error:
@@ -283,8 +284,6 @@ def main() -> int:
 
 def _report(message: Mapping[str, Any]) -> None:
     """Tell the starter, and let go of it: it may be gone, and must not wait for more."""
-    if sys.stdout.closed:
-        return
     try:
         print(json.dumps(message), flush=True)
     except BrokenPipeError:

@@ -68,10 +68,20 @@ class OnlineLearning(dg.Component, dg.Model, dg.Resolvable):
     limit: int = Field(default=100_000, ge=1, description="At most so many submissions a run and source.")
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        graph = self.graph(context.path)
+        models = [model_asset(graph, name, recipes) for name, recipes in graph.steps.items()]
+        return dg.Definitions(
+            assets=[ingestion_asset(graph), feature_asset(graph), *models, champion_asset(graph)],
+            jobs=[online_learning_job()],
+            sensors=[poll_sensor(graph)],
+        )
+
+    def graph(self, directory: Path) -> OnlineGraph:
+        """The declaration resolved; paths are relative to `directory`."""
         settings = Settings.load()
-        graph = OnlineGraph(
+        return OnlineGraph(
             sources={
-                source.name: partial(_make_source, source, context.path, settings.replay_primed)
+                source.name: partial(_make_source, source, directory, settings.replay_primed)
                 for source in self.sources
             },
             active=settings.sources or tuple(source.name for source in self.sources if source.enabled),
@@ -80,12 +90,6 @@ class OnlineLearning(dg.Component, dg.Model, dg.Resolvable):
             owners=tuple(self.owners),
             shards=self.shards,
             limit=self.limit,
-        )
-        models = [model_asset(graph, name, recipes) for name, recipes in graph.steps.items()]
-        return dg.Definitions(
-            assets=[ingestion_asset(graph), feature_asset(graph), *models, champion_asset(graph)],
-            jobs=[online_learning_job()],
-            sensors=[poll_sensor(graph)],
         )
 
     def _recipes(self) -> dict[str, Recipe]:

@@ -1,13 +1,11 @@
 """Aggregated Mondrian forest."""
 
-from mlplatform.domain.estimators import RiverRegressor
+from mlplatform.domain.mondrian import MondrianForest
 from mlplatform.domain.recipe import Recipe
 
 
-def estimator() -> RiverRegressor:
-    from river import forest
-
-    return RiverRegressor(forest.AMFRegressor(seed=1))
+def estimator(season: int | None) -> MondrianForest:
+    return MondrianForest(trees=10, seed=1)
 
 
-RECIPES = (Recipe("amf", "Aggregated Mondrian forest on differences", estimator),)
+RECIPES = (Recipe("amf", "Aggregated Mondrian forest, on differences", estimator, libraries=("numba",)),)

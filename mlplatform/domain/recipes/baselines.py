@@ -3,15 +3,16 @@
 from mlplatform.domain.estimators import Zero
 from mlplatform.domain.recipe import Recipe
 
-RECIPES = (
-    Recipe("naive", "The last value", Zero, "previous", libraries=(), baseline=True),
-    Recipe("seasonal_naive", "The value a season ago", Zero, "season", libraries=(), baseline=True),
-    Recipe(
-        "airline_naive",
-        "The last value and its change a season ago",
-        Zero,
-        "both",
-        libraries=(),
-        baseline=True,
-    ),
+
+def estimator(season: int | None) -> Zero:
+    return Zero()
+
+
+RECIPES = tuple(
+    Recipe(name, description, estimator, difference, libraries=(), baseline=True)
+    for name, description, difference in (
+        ("naive", "The last value", "previous"),
+        ("seasonal_naive", "The value a season ago", "season"),
+        ("airline_naive", "The last value and its change a season ago", "both"),
+    )
 )

@@ -1,13 +1,19 @@
-"""Ridge regression, solved exactly as a Bayesian linear regression."""
+"""Ridge regression, solved exactly as it goes."""
 
-from mlplatform.domain.estimators import RiverRegressor
+from mlplatform.domain.least_squares import RecursiveLeastSquares
 from mlplatform.domain.recipe import Recipe
 
 
-def estimator() -> RiverRegressor:
-    from river import linear_model
-
-    return RiverRegressor(linear_model.BayesianLinearRegression())
+def estimator(season: int | None) -> RecursiveLeastSquares:
+    return RecursiveLeastSquares(memory=1.0, ridge=100.0)
 
 
-RECIPES = (Recipe("ridge", "Bayesian linear regression on differences", estimator),)
+RECIPES = (
+    Recipe(
+        "ridge",
+        "Ridge regression on all changes that there are",
+        estimator,
+        difference="previous",
+        libraries=("numba",),
+    ),
+)
