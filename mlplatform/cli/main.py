@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlplatform.cli import stack
+from mlplatform.cli import demo, push, results, stack
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -12,5 +12,5 @@ def main() -> None:
     """Online learning, batch ML and training jobs as one Dagster asset graph."""
 
 
-for command in (stack.up, stack.status, stack.down):
+for command in (demo.demo, demo.run, stack.up, stack.status, stack.down, results.results, push.push):
     main.add_command(command)

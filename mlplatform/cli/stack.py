@@ -35,7 +35,7 @@ def _without_password(url: str) -> str:
     return parts._replace(netloc=host, query="").geturl()
 
 
-def _print(status: stack.Status) -> None:
+def print_status(status: stack.Status) -> None:
     for service in status.services:
         url = service.address.get("url")
         where = _without_password(url) if url else "no address"
@@ -77,13 +77,13 @@ def up(s3_port: int | None, redis_port: int | None, postgresql_port: int | None,
         began = time.monotonic()
         if foreground:
             with stack.running_stack(settings, ports):
-                _print(stack.status(settings))
+                print_status(stack.status(settings))
                 click.echo("Running until Ctrl-C.", err=True)
                 _stay(settings)
             return
         started = stack.start(settings, ports)
         seconds = time.monotonic() - began
-        _print(stack.status(settings))
+        print_status(stack.status(settings))
         click.echo(f"Up in {seconds:.1f} s." if started else "It ran already.", err=True)
 
 
@@ -115,7 +115,7 @@ def status(as_json: bool) -> None:
     elif not found.running and not found.ready:
         click.echo(f"Not running for {found.data_directory}: start it with `mlplatform up`.")
     else:
-        _print(found)
+        print_status(found)
     if not found.ready:
         sys.exit(NOT_READY if found.running else NOT_RUNNING)
 
