@@ -7,10 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from mlplatform.local.stack import RunningStack, running_stack
+from mlplatform.settings import Settings
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """Real S3, Redis and PostgreSQL; `.variables` points settings and child processes at them."""
-    with running_stack(tmp_path_factory.mktemp("stack")) as running:
+    # Nothing of the developer's environment: tests must not meet real services.
+    settings = Settings({"MLPLATFORM_DATA_DIRECTORY": str(tmp_path_factory.mktemp("stack"))})
+    with running_stack(settings) as running:
         yield running

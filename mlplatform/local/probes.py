@@ -19,7 +19,10 @@ class NotReady(Exception):
 
 
 def probe_s3(settings: Settings) -> None:
-    """Write and delete one object: listing already works while nothing can be written yet."""
+    """Write and delete one object: much else answers before anything can be stored.
+
+    Not an empty one, which needs no place to be stored.
+    """
     import obstore
     from obstore.exceptions import BaseError
     from obstore.store import S3Store
@@ -34,12 +37,13 @@ def probe_s3(settings: Settings) -> None:
         config["endpoint"] = s3.endpoint_url
     store = S3Store(
         s3.bucket,
+        prefix=s3.prefix or None,
         config=config,
         client_options={"allow_http": True, "timeout": timedelta(seconds=TIMEOUT_SECONDS)},
         retry_config={"max_retries": 0},
     )
     try:
-        obstore.put(store, ".mlplatform-probe", b"")
+        obstore.put(store, ".mlplatform-probe", b"probe")
         obstore.delete(store, ".mlplatform-probe")
     except (BaseError, FileNotFoundError, PermissionError) as error:
         raise NotReady(_first_line(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from abc import ABC, abstractmethod
@@ -43,6 +44,10 @@ class Server(ABC):
     def new_inner_ports(taken: set[int]) -> dict[str, int]:
         """Ports that only the server itself uses."""
         return {}
+
+    @staticmethod
+    def can_use(inner_port: int) -> bool:
+        return ports.is_free(inner_port)
 
     @property
     def port(self) -> int:
@@ -121,7 +126,7 @@ class S3(Server):
     def new_inner_ports(taken: set[int]) -> dict[str, int]:
         chosen: dict[str, int] = {}
 
-        def choose(option: str, fits: Callable[[int], bool] = ports.is_free) -> int:
+        def choose(option: str, fits: Callable[[int], bool] = S3.can_use) -> int:
             chosen[option] = ports.choose(taken | set(chosen.values()), fits)
             return chosen[option]
 
@@ -129,7 +134,7 @@ class S3(Server):
         highest = ports.HIGHEST - distance
         admin = choose(
             "admin.port",
-            lambda port: port <= highest and ports.is_free(port) and ports.is_free(port + distance),
+            lambda port: port <= highest and S3.can_use(port) and S3.can_use(port + distance),
         )
         chosen["admin.port.grpc"] = admin + distance
         for option in (
@@ -144,6 +149,14 @@ class S3(Server):
             choose(option)
         return chosen
 
+    @staticmethod
+    def can_use(inner_port: int) -> bool:
+        """Free, and without a leftover of another user, which we could not remove."""
+        user = os.geteuid()
+        return ports.is_free(inner_port) and all(
+            user in (0, socket.stat().st_uid) for socket in _grpc_sockets(inner_port)
+        )
+
     @property
     def environment(self) -> dict[str, str]:
         # Uploads make it grow to over half a gigabyte otherwise.
@@ -157,7 +170,8 @@ class S3(Server):
         write_private_json(self.folder / "s3.json", {"identities": [identity]})
 
     def command(self) -> list[str]:
-        # Paths are relative to the folder: a comma in an absolute one would make it two.
+        # Paths are relative to the folder: a comma in an absolute one would make it two, and that of a
+        # socket may be 107 bytes long at most.
         inner = [f"-{option}={port}" for option, port in self.kept["inner_ports"].items()]
         return [
             self.program("bin/weed"),
@@ -167,6 +181,9 @@ class S3(Server):
             "-ip.bind=127.0.0.1",
             f"-s3.port={self.port}",
             *inner,
+            # By default in /tmp, where one that another user's server left behind stops ours.
+            "-s3.localSocket=s3.sock",
+            "-filer.localSocket=filer.sock",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-s3.config=s3.json",
@@ -175,14 +192,17 @@ class S3(Server):
             # preallocated; a volume is rewritten whole when deletions are reclaimed, hence small ones.
             "-volume.max=4000",
             "-master.volumeSizeLimitMB=256",
+            # Every second or third restart waits for half of it (10 s by default) before anything that
+            # was stored can be read; there is nobody else to elect.
+            "-master.electionTimeout=1s",
             "-master.telemetry=false",
             "-admin.ui=false",
             "-webdav=false",
         ]
 
     def clean(self) -> None:
-        for port in (self.port, *self.kept["inner_ports"].values()):
-            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108
+        for port in self.kept["inner_ports"].values():
+            for socket in _grpc_sockets(port):
                 socket.unlink(missing_ok=True)
 
     def address(self) -> dict[str, str]:
@@ -200,6 +220,11 @@ class S3(Server):
             "AWS_ACCESS_KEY_ID": self.kept["access_key_id"],
             "AWS_SECRET_ACCESS_KEY": self.kept["secret_access_key"],
         }
+
+
+def _grpc_sockets(port: int) -> list[Path]:
+    """What SeaweedFS puts into /tmp beside a port, without an option to put it elsewhere."""
+    return list(Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"))  # noqa: S108
 
 
 class Redis(Server):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlplatform.local.directory import StackDirectory, read_json
 from mlplatform.local.errors import StackError
@@ -206,5 +207,5 @@ def _wait_for_other(directory: StackDirectory, services: list[str], ports: Mappi
     for name in services:
         if name not in addresses:
             raise StackError(f"the running stack has no {name}: {remedy}")
-        if name in ports and f":{ports[name]}" not in addresses[name]["url"]:
+        if name in ports and urlsplit(addresses[name]["url"]).port != ports[name]:
             raise StackError(f"the running stack has {name} at another port than {ports[name]}: {remedy}")

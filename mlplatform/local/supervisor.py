@@ -210,7 +210,7 @@ class Supervisor:
         }
         port = self._port(name, before.get("port"), taken)
         inner = before.get("inner_ports")
-        if inner is None or not all(ports.is_free(number) for number in inner.values()):
+        if inner is None or not all(kind.can_use(number) for number in inner.values()):
             inner = kind.new_inner_ports(taken | {port})
         kept = before | {"port": port, "inner_ports": inner}
         self.configuration[name] = kept
