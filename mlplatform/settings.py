@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ Environment = Literal["local", "compose", "kubernetes"]
 Executor = Literal["in_process", "multiprocess", "kubernetes"]
 
 STACK_FILE = "stack.json"
+# Held while the embedded stack runs. A stack file alone may be left from before a reboot.
+STACK_LOCK = "stack/supervisor.lock"
 # A service that its variable names is used instead of the embedded one.
 SERVICE_VARIABLES = {
     "s3": "MLPLATFORM_S3_ENDPOINT_URL",
@@ -136,6 +139,8 @@ class Settings:
         variable = SERVICE_VARIABLES[service]
         path = self.data_directory / STACK_FILE
         try:
+            if not is_locked(self.data_directory / STACK_LOCK):
+                raise FileNotFoundError
             return json.loads(path.read_text())["services"][service]
         except FileNotFoundError:
             raise ConfigurationError(
@@ -153,3 +158,17 @@ class Settings:
         if value not in allowed:
             raise ConfigurationError(f"{variable}={value!r} is not one of {', '.join(allowed)}")
         return value
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock file `path`."""
+    try:
+        file = path.open()
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

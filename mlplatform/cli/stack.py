@@ -40,7 +40,9 @@ def print_status(status: stack.Status) -> None:
         url = service.address.get("url")
         where = _without_password(url) if url else "no address"
         state = "ready" if service.ready else f"NOT READY: {service.problem}"
-        kept = service.data if service.embedded else "named by the environment"
+        kept = service.data if service.ready else f"log: {service.log}"
+        if not service.embedded:
+            kept = "named by the environment"
         click.echo(f"{service.name:<11} {where:<50} {state}  ({kept})")
 
 

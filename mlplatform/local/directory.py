@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.local.errors import StackError
-from mlplatform.settings import STACK_FILE
+from mlplatform.settings import STACK_FILE, STACK_LOCK, is_locked
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class StackDirectory:
     @property
     def supervisor_lock(self) -> Path:
         """Held by the supervisor, whose process id it contains."""
-        return self.root / "supervisor.lock"
+        return self.data_directory / STACK_LOCK
 
     @property
     def servers_lock(self) -> Path:
@@ -81,19 +81,11 @@ class StackDirectory:
 
 def _is_held(path: Path) -> bool:
     try:
-        file = path.open()
-    except FileNotFoundError:
-        return False
+        return is_locked(path)
     except OSError as error:
         raise StackError(
             f"{path} cannot be read ({error.strerror}): does the stack belong to another user?"
         ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def acquire(path: Path, wait_seconds: float) -> int | None:

@@ -191,21 +191,30 @@ def _spawn(settings: Settings, ports: Mapping[str, int], owned: bool) -> subproc
     if report.get("running"):
         _wait_for_other(directory, services, ports)
         return None
-    raise StackError(report.get("error", f"the supervisor ended at once, see {directory.supervisor_log}"))
+    raise StackError(
+        report.get(
+            "error", f"the supervisor ended before the servers were ready, see {directory.supervisor_log}"
+        )
+    )
 
 
 def _wait_for_other(directory: StackDirectory, services: list[str], ports: Mapping[str, int]) -> None:
     """Wait until the stack that somebody else started is ready, and see that it is what we want."""
     deadline = time.monotonic() + OTHER_START_SECONDS
-    while not (addresses := read_json(directory.stack_file).get("services")):
-        if directory.supervisor() is None:
+    while True:
+        supervisor = directory.supervisor()
+        if supervisor is None:
             raise StackError(f"another start of the stack failed, see {directory.supervisor_log}")
+        published = read_json(directory.stack_file)
+        # Until the new supervisor removes it, there may be the file of one that was killed.
+        if published.get("supervisor") == supervisor:
+            break
         if time.monotonic() > deadline:
             raise StackError(f"another start of the stack does not end, see {directory.supervisor_log}")
         time.sleep(0.05)
     remedy = "restart it with `mlplatform down` and `mlplatform up`"
     for name in services:
-        if name not in addresses:
+        if name not in published["services"]:
             raise StackError(f"the running stack has no {name}: {remedy}")
-        if name in ports and urlsplit(addresses[name]["url"]).port != ports[name]:
+        if name in ports and urlsplit(published["services"][name]["url"]).port != ports[name]:
             raise StackError(f"the running stack has {name} at another port than {ports[name]}: {remedy}")

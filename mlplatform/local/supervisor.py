@@ -33,6 +33,7 @@ START_SECONDS = 60
 LEAST_FREE_BYTES = 256 * 1024**2
 TICK_SECONDS = 0.1
 RESTARTS = 6
+SHORTEST_PAUSE_SECONDS = 0.5
 FORGIVEN_AFTER_SECONDS = 60
 # Two stacks that start together can choose the same free port.
 PORT_ATTEMPTS = 3
@@ -106,7 +107,7 @@ class Supervised:
                 *(self.server.name, self._ending(), RESTARTS, self.server.log),
             )
             return
-        delay = 0.0 if self._restarts == 0 else 0.25 * 2**self._restarts
+        delay = SHORTEST_PAUSE_SECONDS * 2 ** (self._restarts - 1) if self._restarts else 0.0
         self._restarts += 1
         self._start_again_at = time.monotonic() + delay
         log.warning("%s: ended (%s); starting again in %.1f s", self.server.name, self._ending(), delay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.local.stack import running_stack
-from mlplatform.settings import Settings
+from mlplatform.local.stack import running_stack, stop
+from mlplatform.settings import ConfigurationError, Settings
 from mlplatform_tests.local import data
 from mlplatform_tests.local.processes import (
     COMMAND,
@@ -40,7 +41,7 @@ def data_directory(tmp_path: Path) -> Iterator[Path]:
     """An empty data directory, whose stack is stopped at the end."""
     directory = tmp_path / "data, here"
     yield directory
-    mlplatform(directory, "down")
+    stop(directory)
 
 
 def test_life_of_a_stack(data_directory: Path) -> None:
@@ -49,8 +50,9 @@ def test_life_of_a_stack(data_directory: Path) -> None:
     assert up.returncode == 0, up.stderr
     assert "redis://127.0.0.1:" in up.stdout
 
-    found = status(data_directory)
-    assert mlplatform(data_directory, "status").returncode == 0
+    answer = mlplatform(data_directory, "status", "--json")
+    found = json.loads(answer.stdout)
+    assert answer.returncode == 0
     assert found["ready"]
     assert [found["services"][name]["ready"] for name in SERVICES] == [True] * 3
     assert [Path(found["services"][name]["data"]).is_dir() for name in SERVICES] == [True] * 3
@@ -98,6 +100,8 @@ def test_killed_supervisor_leaves_nothing_and_loses_nothing(data_directory: Path
     assert eventually(lambda: not any(lives(pid) for pid in pids))
     assert (data_directory / "stack.json").exists(), "nobody was left to remove it"
     assert mlplatform(data_directory, "status").returncode == 3
+    with pytest.raises(ConfigurationError, match="mlplatform up"):
+        settings_of(data_directory).redis_url  # noqa: B018
 
     assert mlplatform(data_directory, "up").returncode == 0
     assert data.read(settings_of(data_directory)) == ["before"] * 3
