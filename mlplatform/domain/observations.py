@@ -12,6 +12,10 @@ from typing import cast
 from mlplatform.domain.families import Families
 
 
+# Models square values and multiply the squares: what is larger would stop them at an overflow.
+LARGEST = 1e30
+
+
 class SourceError(Exception):
     """A source cannot be read; the message names the source, the cause and the remedy."""
 
@@ -75,7 +79,7 @@ def admit(
 ) -> tuple[list[Observation], list[Refusal]]:
     """Decides which submissions become observations, in the order of their event times.
 
-    The observations of a series get dense offsets after its tail and increasing event times. A
+    The order in which the submissions are given does not matter. The observations of a series get dense offsets after its tail and increasing event times. A
     refused submission leaves no trace but its refusal.
 
     Args:
@@ -109,9 +113,9 @@ def admit(
     return accepted, refused
 
 
-def _by_event_time(submission: Submission) -> tuple[float, int]:
+def _by_event_time(submission: Submission) -> tuple[float, int, str]:
     time = submission.event_time
-    return (time.timestamp() if time else math.inf, submission.source_position)
+    return (time.timestamp() if time else math.inf, submission.source_position, submission.source)
 
 
 def _reason_to_refuse(submission, tail: Tail, known, absurd) -> str | None:
@@ -120,8 +124,11 @@ def _reason_to_refuse(submission, tail: Tail, known, absurd) -> str | None:
         return "no series_id"
     if isinstance(value, bool) or not isinstance(value, Real):
         return f"not a number: {str(value)[:40]!r}"
-    if not math.isfinite(value):
+    # Compared, not converted: an int may be larger than any float.
+    if not -math.inf < value < math.inf:
         return f"not finite: {value}"
+    if not -LARGEST <= value <= LARGEST:
+        return f"too large: its size is above {LARGEST:g}"
     if event_time is None:
         return "no event time"
     if (submission.series_id, submission.observation_id) in known:
