@@ -16,7 +16,8 @@ class AbsurdityBand:
     """Refuses a value that no earlier one makes plausible.
 
     A value is absurd when its distance from the median of the last values exceeds both `width`
-    times their range and the size of the median itself; `minimum_values` must be known before.
+    times their range and the size of the median itself; `minimum_values` must be known before. Zeros
+    alone give no scale, so that after them anything is plausible.
     """
 
     width: float = 10.0
@@ -27,7 +28,7 @@ class AbsurdityBand:
             return False
         middle = median(last_values)
         spread = max(last_values) - min(last_values)
-        return abs(value - middle) > max(self.width * spread, abs(middle))
+        return 0 < max(self.width * spread, abs(middle)) < abs(value - middle)
 
 
 @dataclass(frozen=True)
