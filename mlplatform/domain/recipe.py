@@ -37,9 +37,11 @@ class Recipe:
 
     def differences(self, family: Family) -> Differences:
         season = () if family.season is None else (family.season,)
-        return Differences(
-            {"none": (), "previous": (1,), "season": season, "both": (1, *season)}[self.difference]
-        )
+        periods = {"none": (), "previous": (1,), "season": season, "both": (1, *season)}[self.difference]
+        if not self.baseline and sum(periods) == family.lags:
+            # The difference would take the only lag, and leave the estimator nothing to read.
+            periods = ()
+        return Differences(periods)
 
     @property
     def digest(self) -> str:
