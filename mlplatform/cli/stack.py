@@ -80,7 +80,6 @@ def up(s3_port: int | None, redis_port: int | None, postgresql_port: int | None,
         if foreground:
             with stack.running_stack(settings, ports):
                 print_status(stack.status(settings))
-                click.echo("Running until Ctrl-C.", err=True)
                 _stay(settings)
             return
         started = stack.start(settings, ports)
@@ -94,6 +93,7 @@ def _stay(settings: Settings) -> None:
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: over.set())
+    click.echo("Running until Ctrl-C.", err=True)
     while not over.wait(1):
         stack.check(settings)
 
