@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = [sys.executable, "-c", "from mlplatform.cli.main import main; main()"]
+# For tests that do without the slowest server.
+S3_ELSEWHERE = {
+    "MLPLATFORM_S3_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_ACCESS_KEY_ID": "nobody",
+    "AWS_SECRET_ACCESS_KEY": "nothing",
+}
 NAMED_ELSEWHERE = ("MLPLATFORM_", "AWS_")
 
 

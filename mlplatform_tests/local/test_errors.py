@@ -14,14 +14,9 @@ import pytest
 
 from mlplatform.local import servers
 from mlplatform.local.errors import StackError
-from mlplatform_tests.local.processes import COMMAND, environment, mlplatform
+from mlplatform_tests.local.processes import COMMAND, S3_ELSEWHERE, environment, mlplatform
 
-NOWHERE = {
-    "MLPLATFORM_S3_ENDPOINT_URL": "http://127.0.0.1:9",
-    "AWS_ACCESS_KEY_ID": "nobody",
-    "AWS_SECRET_ACCESS_KEY": "nothing",
-    "MLPLATFORM_REDIS_URL": "redis://127.0.0.1:9/0",
-}
+NOWHERE = {**S3_ELSEWHERE, "MLPLATFORM_REDIS_URL": "redis://127.0.0.1:9/0"}
 
 
 def test_data_directory_that_cannot_be_written(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mlplatform.settings import ConfigurationError, Settings
 from mlplatform_tests.local import data
 from mlplatform_tests.local.processes import (
     COMMAND,
+    S3_ELSEWHERE,
     descendants,
     environment,
     eventually,
@@ -175,7 +176,7 @@ def test_two_stacks_do_not_meet_and_a_named_service_is_not_started(
 
 def test_starting_twice_at_once_gives_one_stack(data_directory: Path) -> None:
     with ThreadPoolExecutor() as pool:
-        both = list(pool.map(lambda _: mlplatform(data_directory, "up"), range(2)))
+        both = list(pool.map(lambda _: mlplatform(data_directory, "up", **S3_ELSEWHERE), range(2)))
     assert [up.returncode for up in both] == [0, 0], both
     assert sorted("ran already" in up.stderr for up in both) == [False, True]
 
@@ -183,7 +184,7 @@ def test_starting_twice_at_once_gives_one_stack(data_directory: Path) -> None:
 def test_foreground_ends_on_ctrl_c(data_directory: Path) -> None:
     command = [*COMMAND, "up", "--foreground"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment(data_directory), **pipes) as up:
+    with subprocess.Popen(command, env=environment(data_directory, **S3_ELSEWHERE), **pipes) as up:
         assert eventually(lambda: (data_directory / "stack.json").exists())
         pids = descendants(up.pid)
         assert any(line.startswith("Running until Ctrl-C") for line in up.stderr)
