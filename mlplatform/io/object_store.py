@@ -84,7 +84,7 @@ class ObjectStore:
         except FileNotFoundError:
             return None
         except obstore.exceptions.BaseError as error:
-            raise self._unavailable(error) from error
+            raise self.unavailable(error) from error
 
     def put(self, key: str, content: bytes) -> str:
         """Writes the object, whatever was there; returns its etag."""
@@ -114,7 +114,7 @@ class ObjectStore:
         try:
             return [meta["path"] for batch in obstore.list(self._store, prefix) for meta in batch]
         except obstore.exceptions.BaseError as error:
-            raise self._unavailable(error) from error
+            raise self.unavailable(error) from error
 
     def delete(self, key: str) -> None:
         import obstore
@@ -124,7 +124,15 @@ class ObjectStore:
         except FileNotFoundError:
             return
         except obstore.exceptions.BaseError as error:
-            raise self._unavailable(error) from error
+            raise self.unavailable(error) from error
+
+    def unavailable(self, error: Exception) -> StoreUnavailable:
+        """What to raise for an error of a client of this store."""
+        first_line = str(error).strip().splitlines()[0]
+        return StoreUnavailable(
+            f"object store {self._settings.endpoint_url or 'S3'}, bucket {self._settings.bucket!r}: "
+            f"{first_line}; look at `mlplatform status`"
+        )
 
     def _put(self, key: str, content: bytes, mode) -> str:
         import obstore
@@ -134,11 +142,4 @@ class ObjectStore:
         except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
             raise
         except obstore.exceptions.BaseError as error:
-            raise self._unavailable(error) from error
-
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
-        first_line = str(error).strip().splitlines()[0]
-        return StoreUnavailable(
-            f"object store {self._settings.endpoint_url or 'S3'}, bucket {self._settings.bucket!r}: "
-            f"{first_line}; look at `mlplatform status`"
-        )
+            raise self.unavailable(error) from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlplatform.io.object_store import Conflict, ObjectStore, StoreUnavailable
+from mlplatform.io.object_store import Conflict, ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,12 +56,11 @@ class Table:
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
-        try:
-            return DeltaTable(self.url, storage_options=self._store.delta_options)
-        except TableNotFoundError:
-            return None
-        except OSError as error:
-            raise self._unavailable(error) from error
+        with self._errors_named():
+            try:
+                return DeltaTable(self.url, storage_options=self._store.delta_options)
+            except TableNotFoundError:
+                return None
 
     def heads(self, *streams: str) -> list[int]:
         """How far each stream has been written; 0 before its first append."""
@@ -79,7 +79,9 @@ class Table:
         expected: Mapping[str, int] | None = None,
         also: Mapping[str, int] | None = None,
     ) -> int:
-        """Appends the rows that the stream does not have yet, and moves its head to `head`.
+        """Appends the rows that the stream does not have yet, and moves its head on to `head`.
+
+        Heads never move back.
 
         Args:
             rows: in order of positions; those below the stream's present head are left out.
@@ -94,20 +96,20 @@ class Table:
         """
         import pyarrow.compute as pc
         from deltalake import CommitProperties, Transaction, write_deltalake
-        from deltalake.exceptions import CommitFailedError
 
         table = self.open() or self._create()
-        present = table.transaction_version(stream) or 0
-        for name, value in (expected or {}).items():
-            found = table.transaction_version(name) or 0
-            if found != value:
-                raise Conflict(f"{self.url}: {name} is at {found}, not at {value}")
         heads = {stream: head, **(also or {})}
-        if all((table.transaction_version(name) or 0) >= at for name, at in heads.items()):
+        present = {name: table.transaction_version(name) or 0 for name in {*heads, *(expected or {})}}
+        for name, value in (expected or {}).items():
+            if present[name] != value:
+                raise Conflict(f"{self.url}: {name} is at {present[name]}, not at {value}")
+        if all(present[name] >= at for name, at in heads.items()):
             return 0
-        rows = rows.filter(pc.greater_equal(rows[self.spec.position], present))
-        commit = CommitProperties(app_transactions=[Transaction(name, at) for name, at in heads.items()])
-        try:
+        rows = rows.filter(pc.greater_equal(rows[self.spec.position], present[stream]))
+        commit = CommitProperties(
+            app_transactions=[Transaction(name, max(at, present[name])) for name, at in heads.items()]
+        )
+        with self._errors_named():
             if len(rows):
                 write_deltalake(table, rows, mode="append", schema_mode="merge", commit_properties=commit)
             else:
@@ -115,61 +117,78 @@ class Table:
                 table.create_write_transaction(
                     [], "append", table.schema(), partitions, commit_properties=commit
                 )
-        except CommitFailedError as error:
-            raise Conflict(f"{self.url}: {stream} was moved on by another writer") from error
-        except OSError as error:
-            raise self._unavailable(error) from error
         return len(rows)
 
     def read(
         self, columns: list[str] | None = None, start: int = 0, where: ds.Expression | None = None
     ) -> pa.Table:
-        """Rows from position `start` on for which `where` holds, sorted by position."""
+        """Rows from position `start` on for which `where` holds, sorted by position.
+
+        The position is there also if `columns` does not name it.
+        """
         import pyarrow.dataset as ds
 
+        names = columns and list(dict.fromkeys([*columns, self.spec.position]))
         table = self.open()
         if table is None:
-            return self.spec.schema.empty_table().select(columns or list(self.spec.columns))
+            return self.spec.schema.empty_table().select(names or list(self.spec.columns))
         condition = ds.field(self.spec.position) >= start
         if where is not None:
             condition &= where
-        names = columns and list(dict.fromkeys([*columns, self.spec.position]))
-        try:
+        with self._errors_named():
             rows = table.to_pyarrow_dataset().to_table(columns=names, filter=condition)
-        except OSError as error:
-            raise self._unavailable(error) from error
         return rows.sort_by(self.spec.position)
 
     def replace(self, rows: pa.Table, predicate: str) -> None:
-        """Puts `rows` in the place of those that the SQL predicate selects, in one transaction."""
+        """Puts `rows` in the place of those that the SQL predicate selects, in one transaction.
+
+        Raises:
+            Conflict: another writer came first.
+        """
         from deltalake import write_deltalake
 
-        write_deltalake(
-            self.open() or self._create(), rows, mode="overwrite", predicate=predicate, schema_mode="merge"
-        )
+        table = self.open() or self._create()
+        with self._errors_named():
+            write_deltalake(table, rows, mode="overwrite", predicate=predicate, schema_mode="merge")
 
     def compact(self, keep_hours: int) -> dict[str, int]:
         """Merges small files and drops those that no version younger than `keep_hours` needs."""
         table = self.open()
         if table is None:
-            return {"files": 0, "removed": 0}
-        merged = table.optimize.compact()
-        table.create_checkpoint()
-        table.cleanup_metadata()
-        dropped = table.vacuum(keep_hours, dry_run=False, enforce_retention_duration=False)
+            return {"files": 0, "merged": 0, "removed": 0}
+        with self._errors_named():
+            merged = table.optimize.compact()
+            table.create_checkpoint()
+            table.cleanup_metadata()
+            dropped = table.vacuum(keep_hours, dry_run=False, enforce_retention_duration=False)
         return {"files": len(table.file_uris()), "merged": merged["numFilesRemoved"], "removed": len(dropped)}
 
     def _create(self) -> DeltaTable:
-        from deltalake import DeltaTable
+        from deltalake import CommitProperties, DeltaTable
+        from deltalake.exceptions import CommitFailedError
 
-        return DeltaTable.create(
-            self.url,
-            self.spec.schema,
-            mode="ignore",
-            partition_by=list(self.spec.partition_by),
-            storage_options=self._store.delta_options,
-        )
+        with self._errors_named():
+            try:
+                return DeltaTable.create(
+                    self.url,
+                    self.spec.schema,
+                    mode="ignore",
+                    partition_by=list(self.spec.partition_by),
+                    storage_options=self._store.delta_options,
+                    # Tried again, it would follow another's creation, and change the schema under others.
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                )
+            except CommitFailedError:
+                # Someone else created it at the same moment.
+                return DeltaTable(self.url, storage_options=self._store.delta_options)
 
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
-        first_line = str(error).strip().splitlines()[0]
-        return StoreUnavailable(f"{self.url}: {first_line}; look at `mlplatform status`")
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        from deltalake.exceptions import CommitFailedError
+
+        try:
+            yield
+        except CommitFailedError as error:
+            raise Conflict(f"{self.url} was changed by another writer: {error}") from error
+        except OSError as error:
+            raise self._store.unavailable(error) from error
