@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from mlplatform.io.object_store import Conflict, ObjectStore, StoreUnavailable
 
 PREFIX = "leases"
+# When a lease expires that its owner has ended.
+RELEASED = 0.0
 
 
 class LeaseHeld(Exception):
@@ -60,9 +62,10 @@ class Leases:
         def renew() -> None:
             while not stop.wait(self._seconds / 3):
                 try:
-                    self._take(shard, owner)
-                except (LeaseHeld, StoreUnavailable):
-                    # Whoever owns the shard now has a larger token, and the tables refuse ours.
+                    if not self._renew(shard, lease):
+                        return
+                except (Conflict, StoreUnavailable):
+                    # Another step of the same owner renewed it, or the next attempt may get through.
                     continue
 
         thread = threading.Thread(target=renew, name=f"lease-{shard}", daemon=True)
@@ -75,9 +78,16 @@ class Leases:
 
     def release(self, shard: int, owner: str) -> None:
         """Ends the owner's lease at once; its token stays known."""
-        lease, etag = self._read(shard)
-        if lease is not None and lease.owner == owner:
-            self._write(shard, Lease(owner, lease.token, 0.0), etag)
+        while True:
+            lease, etag = self._read(shard)
+            if lease is None or lease.owner != owner:
+                return
+            try:
+                self._write(shard, Lease(owner, lease.token, RELEASED), etag)
+            except Conflict:
+                # It was renewed at the same moment.
+                continue
+            return
 
     def _wait(self, shard: int, owner: str) -> Lease:
         deadline = time.monotonic() + 1.5 * self._seconds
@@ -103,6 +113,16 @@ class Leases:
         except Conflict as conflict:
             raise LeaseHeld(f"shard {shard} was taken at the same moment") from conflict
         return taken
+
+    def _renew(self, shard: int, lease: Lease) -> bool:
+        """False if the lease was released, or is another's: then whoever has the shard keeps it."""
+        current, etag = self._read(shard)
+        if current is None or (current.owner, current.token) != (lease.owner, lease.token):
+            return False
+        if current.expires_at == RELEASED:
+            return False
+        self._write(shard, Lease(lease.owner, lease.token, time.time() + self._seconds), etag)
+        return True
 
     def _read(self, shard: int) -> tuple[Lease | None, str | None]:
         stored = self._store.get(f"{PREFIX}/{shard}")
