@@ -63,6 +63,8 @@ class SnapshotStore:
             return None, None, None
         try:
             snapshot = self._decode(stored.content)
+            if (snapshot.name, snapshot.shard) != (name, shard):
+                raise SnapshotRefused(f"it is the snapshot of {snapshot.name}, shard {snapshot.shard}")
             _same_versions(snapshot.versions, versions)
         except SnapshotRefused as refusal:
             return None, stored.etag, str(refusal)

@@ -56,8 +56,11 @@ class StateStore:
         snapshot, etag, refused = self._snapshots.load(name, shard, versions)
         if snapshot is None:
             return State(empty, etag=etag, refused=refused)
-        # The signature was verified: these bytes are our own.
-        content, rows = pickle.loads(zlib.decompress(snapshot.payload))  # noqa: S301
+        try:
+            # The signature was verified: these bytes are our own.
+            content, rows = pickle.loads(zlib.decompress(snapshot.payload))  # noqa: S301
+        except Exception as error:  # whatever classes raise that are no longer what was pickled
+            return State(empty, etag=etag, refused=f"it cannot be read: {type(error).__name__}: {error}")
         return State(content, snapshot.position, _from_ipc(rows), etag)
 
     def commit(
