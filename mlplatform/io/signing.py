@@ -6,8 +6,9 @@ import hashlib
 import hmac
 import os
 import secrets
+import tempfile
 
-from mlplatform.settings import Settings
+from mlplatform.settings import ConfigurationError, Settings
 
 SIGNATURE_BYTES = 32
 
@@ -26,17 +27,24 @@ class Signer:
         path = settings.data_directory / "keys" / "snapshot.key"
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = path.with_name(f"{path.name}.{os.getpid()}")
-            draft.touch(mode=0o600)
-            draft.write_text(secrets.token_hex(32))
+            # mkstemp makes files of mode 600.
+            handle, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+            with open(handle, "w") as file:
+                file.write(secrets.token_hex(32))
+                file.flush()
+                # A power cut must not leave an empty key, which anyone could sign with.
+                os.fsync(file.fileno())
             try:
-                # Fails if another process was first: then its key is the key.
+                # Fails if another was first: then its key is the key.
                 os.link(draft, path)
             except FileExistsError:
                 pass
             finally:
-                draft.unlink()
-        return cls(path.read_text().strip().encode())
+                os.unlink(draft)
+        key = path.read_text().strip()
+        if not key:
+            raise ConfigurationError(f"{path} is empty: remove it, and the snapshots are made again")
+        return cls(key.encode())
 
     def sign(self, content: bytes) -> bytes:
         return hmac.new(self._key, content, hashlib.sha256).digest()
