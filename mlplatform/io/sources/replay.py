@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -84,13 +85,13 @@ class ReplaySource:
     def _rows(self) -> Iterator[tuple[str, datetime | None, str, object]]:
         opener = gzip.open if self._path.suffix == ".gz" else open
         try:
-            with opener(self._path, "rt", encoding="utf-8", newline="") as file:
+            with opener(self._path, "rt", encoding="utf-8-sig", newline="") as file:
                 yield from self._parse(csv.reader(file))
         except FileNotFoundError:
             raise SourceError(
                 f"source {self.name!r}: {self._path} does not exist; correct `path` of the source"
             ) from None
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
             raise SourceError(f"source {self.name!r}: {self._path} cannot be read: {error}") from error
 
     def _parse(self, lines) -> Iterator[tuple[str, datetime | None, str, object]]:
