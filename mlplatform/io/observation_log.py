@@ -76,6 +76,11 @@ def log_rows(observations: Sequence[Observation], shard: int, head: int) -> pa.T
     return pa.Table.from_arrays(arrays, schema=LOG.schema)
 
 
+def _text(value: object) -> str:
+    """The value as a text that Arrow takes: JSON may hold halves of characters."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
 def quarantine_rows(refusals: Sequence[Refusal]) -> pa.Table:
     import pyarrow as pa
 
@@ -87,7 +92,7 @@ def quarantine_rows(refusals: Sequence[Refusal]) -> pa.Table:
             "series_id": str(refusal.submission.series_id),
             "observation_id": refusal.submission.observation_id,
             "event_time": refusal.submission.event_time,
-            "value": str(refusal.submission.value),
+            "value": _text(refusal.submission.value),
             "reason": refusal.reason,
             "refused_at": now,
         }
