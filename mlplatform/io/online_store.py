@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from redis import Redis
 
 # One call, one atomic change. ARGV: offset of the newest value, how many to keep, values newest
-# first. An older push never overwrites a newer one, and a repeated one changes nothing.
+# first. An older push never overwrites a newer one, and a repeated one changes nothing. Stored values
+# are consecutive: after a gap the list starts anew, and is whole again when it is next published.
 _PUBLISH = """
 local head = tonumber(redis.call('HGET', KEYS[1], 'offset') or '-1')
 local offset = tonumber(ARGV[1])
-if offset <= head then return 0 end
+local complete = redis.call('LLEN', KEYS[2]) >= tonumber(ARGV[2])
+if offset < head or (offset == head and complete) then return 0 end
 redis.call('HSET', KEYS[1], 'offset', ARGV[1])
 redis.call('DEL', KEYS[2])
 redis.call('RPUSH', KEYS[2], unpack(ARGV, 3))
@@ -24,6 +26,7 @@ _PUSH = """
 local head = tonumber(redis.call('HGET', KEYS[1], 'offset') or '-1')
 local offset = tonumber(ARGV[1])
 if offset <= head then return {0, redis.call('LRANGE', KEYS[2], 0, -1)} end
+if offset > head + 1 then redis.call('DEL', KEYS[2]) end
 redis.call('HSET', KEYS[1], 'offset', ARGV[1])
 redis.call('LPUSH', KEYS[2], ARGV[3])
 redis.call('LTRIM', KEYS[2], 0, ARGV[2] - 1)
@@ -67,7 +70,13 @@ class OnlineStore:
             raise OnlineStoreUnavailable(f"Redis: {error}; look at `mlplatform status`") from error
 
     def push(self, series_id: str, offset: int, value: float, keep: int) -> list[float]:
-        """Adds one value and returns the newest `keep`, newest first, in one call."""
+        """Adds one value and returns the newest `keep`, newest first, in one call.
+
+        They are fewer after a gap in the offsets: what is known is consecutive.
+
+        Raises:
+            OnlineStoreUnavailable: Redis does not answer.
+        """
         import redis
 
         try:
