@@ -87,13 +87,15 @@ class PriceSource:
         import requests
 
         what = f"price of {self._currency}"
+        deadline = time.monotonic() + self._timeout
         try:
             answer = requests.get(
                 f"{self._endpoint_url}/v2/prices/{self._currency}-USD/spot", timeout=self._timeout
             )
-        except requests.Timeout as error:
-            raise PriceUnavailable(504, f"{what}: no answer within {self._timeout:g} s") from error
         except requests.RequestException as error:
+            # An answer that stops in its middle is no `requests.Timeout`.
+            if isinstance(error, requests.Timeout) or time.monotonic() >= deadline:
+                raise PriceUnavailable(504, f"{what}: no answer within {self._timeout:g} s") from error
             raise PriceUnavailable(
                 503, f"{what}: {self._endpoint_url} cannot be reached; check the network"
             ) from error
@@ -102,13 +104,13 @@ class PriceSource:
         if answer.status_code == 429:
             seconds = answer.headers.get("Retry-After", "")
             raise PriceUnavailable(
-                503, f"{what}: too many requests", int(seconds) if seconds.isdigit() else 60
+                503, f"{what}: too many requests", int(seconds) if seconds.isdecimal() else 60
             )
         if answer.status_code != 200:
             raise PriceUnavailable(502, f"{what}: the exchange answered {answer.status_code}")
         try:
             amount = float(answer.json()["data"]["amount"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise PriceUnavailable(502, f"{what}: the exchange's answer is not a price") from error
         if not math.isfinite(amount):
             raise PriceUnavailable(502, f"{what}: the exchange's answer is not a price")
