@@ -14,7 +14,7 @@ import dagster as dg
 
 from mlplatform.components.online_learning.component import FamilyModel, OnlineLearning, SourceModel
 from mlplatform.definitions import resources
-from mlplatform.io.sources.push import PushSource
+from mlplatform.io.sources.push import Pushed, PushSource
 from mlplatform.resources.stores import Stores
 
 RETAIL = Path("mlplatform/defs/online_learning/data/us_retail_employment_monthly.csv").absolute()
@@ -94,12 +94,14 @@ class Graph:
                 raise_on_error=False,
             )
 
-    def push(
-        self, series_id: str, value: object, observation_id: str | None = None, month: int | None = None
-    ):
-        """Pushes one value, observed `month` months after the first of the tests' time."""
-        time = None if month is None else START + timedelta(days=31 * month)
-        PushSource("pushed", self.stores.objects).push(series_id, value, observation_id, time)
+    def push(self, *observations: Pushed) -> None:
+        PushSource("pushed", self.stores.objects).push(observations)
+
+
+def pushed(series_id: str, month: int, value: object, observation_id: str | None = None) -> Pushed:
+    """A value observed `month` months after the first of the tests' time."""
+    time = START + timedelta(days=31 * month)
+    return Pushed(series_id, value, observation_id or f"{series_id}-{month}", time)
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 JOB = "online_learning"
 PRIMED = "0.85"
 DAGIT_PORT = 3000
-STOP_SECONDS = 30
+STOP_SECONDS = 15
 
 
 @click.command()
@@ -180,31 +181,40 @@ def run(port: int | None) -> None:
         raise click.ClickException(f"port {port} is taken: give another one with --port")
     settings = Settings.load()
     with readable_errors(), stack.running_stack(settings):
+        log = settings.data_directory / "dagit.log"
         command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
         command += ["-h", "127.0.0.1", "-p", str(port)]
-        variables = {"MLPLATFORM_REPLAY_PRIMED": PRIMED, **os.environ}
-        dagit = subprocess.Popen(  # noqa: S603
-            _with_parent(command, "SIGINT"), env=variables, start_new_session=True
-        )
-        click.echo(f"\nDagit       http://127.0.0.1:{port}\n")
+        with open(log, "wb") as output:
+            dagit = subprocess.Popen(  # noqa: S603
+                _with_parent(command, "SIGTERM"),
+                env={"MLPLATFORM_REPLAY_PRIMED": PRIMED, **os.environ},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        click.echo(f"{'dagit':<11} {f'http://127.0.0.1:{port}':<50} starting  ({log})")
         print_status(stack.status(settings))
-        click.echo("\nThe sensor poll_sources looks every minute. Ctrl-C stops everything.\n")
-        sys.exit(_stay(dagit))
+        click.echo("The sensor poll_sources looks every minute. Ctrl-C stops everything.")
+        code = _stay(dagit)
+        if code:
+            raise click.ClickException(f"dagster dev ended with exit code {code}; see {log}")
 
 
 def _stay(process: subprocess.Popen[bytes]) -> int:
-    """Waits for the process; a signal to end is passed on to it and its children."""
-
-    def end(*_: object) -> None:
-        process.send_signal(signal.SIGINT)
-
+    """Waits until the process ends or a signal asks for the end; then ends it and its children."""
+    asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
-    code = process.wait()
+        signal.signal(number, lambda *_: asked.set())
+    while process.poll() is None and not asked.wait(0.5):
+        continue
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(subprocess.TimeoutExpired):
+            process.send_signal(number)
+            process.wait(STOP_SECONDS)
     # What its children did not end by themselves.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    return 0 if code in (0, -signal.SIGINT) else code
+    return 0 if asked.is_set() else process.wait()
 
 
 def _with_parent(command: list[str], end: str) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 
 import click
 
+from mlplatform.cli.errors import readable_errors
 from mlplatform.io.object_store import ObjectStore
-from mlplatform.io.sources.push import PushSource
+from mlplatform.io.sources.push import Pushed, PushSource
 from mlplatform.io.sources.replay import parse_time, parse_value
 from mlplatform.settings import Settings
 
@@ -30,5 +32,7 @@ def push(series_id: str, value: str, observation_id: str | None, time_text: str 
         event_time = parse_time(time_text)
         if event_time is None:
             raise click.BadParameter(f"{time_text!r} is not a time such as 2026-01-31T12:00:00+00:00")
-    source = PushSource("pushed", ObjectStore(Settings.load().s3))
-    click.echo(source.push(series_id, parse_value(value), observation_id, event_time))
+    pushed = Pushed(series_id, parse_value(value), observation_id or uuid.uuid4().hex, event_time)
+    with readable_errors():
+        PushSource("pushed", ObjectStore(Settings.load().s3)).push([pushed])
+    click.echo(pushed.observation_id)

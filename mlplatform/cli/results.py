@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mlplatform.cli.errors import readable_errors
 from mlplatform.io.object_store import ObjectStore
 from mlplatform.io.results import FORECAST_STEPS, Frames
 from mlplatform.settings import Settings
@@ -26,7 +27,9 @@ def results(series_id: str | None) -> None:
       mlplatform results
       mlplatform results --series us_retail_employment
     """
-    if not show(Frames(ObjectStore(Settings.load().s3)), series_id):
+    with readable_errors():
+        shown = show(Frames(ObjectStore(Settings.load().s3)), series_id)
+    if not shown:
         click.echo("Nothing was learned yet; run the job with `make demo` or from Dagit.", err=True)
         sys.exit(1)
 

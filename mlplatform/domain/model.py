@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlplatform.domain.differences import Differences
 from mlplatform.domain.drift import DriftMonitor
 from mlplatform.domain.families import Families, Family
-from mlplatform.domain.lags import shifted
+from mlplatform.domain.lags import lag_matrix, shifted
 from mlplatform.domain.metrics import RollingMetrics
 from mlplatform.domain.recipe import Recipe
 
@@ -49,6 +50,7 @@ class Model:
     """A recipe with its state, for one series."""
 
     def __init__(self, recipe: Recipe, family: Family) -> None:
+        self._family = family
         self._differences = recipe.differences(family)
         widest = family.lags - self._differences.degree
         self._width = min(recipe.lags or widest, widest)
@@ -98,6 +100,22 @@ class Model:
         self._lags = shifted(lags[-1], values[-1])
         self._available = min(int(available[-1]) + 1, len(self._lags))
         return predictions
+
+    def baselines(self) -> dict[str, list[float]]:
+        """What the baselines said of the newest observations, oldest first, as far as the lags reach back."""
+        season = self._family.season
+        periods = {"naive": (1,)} | (
+            {"seasonal naive": (season,), "airline naive": (1, season)} if season else {}
+        )
+        values = self._lags[: self._available][::-1]
+        said = {}
+        for name, each in periods.items():
+            differences = Differences(each)
+            rows = len(values) - differences.degree
+            if rows > 0:
+                lags, _ = lag_matrix([], values, differences.degree)
+                said[name] = differences.reference(lags)[differences.degree :].tolist()
+        return said
 
     def forecast(self, steps: int) -> list[float]:
         """The next `steps` values, each made of the ones before it."""

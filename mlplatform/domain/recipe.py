@@ -22,9 +22,10 @@ class Recipe:
     `difference` says what the estimator learns: the level itself (`none`), its change from the
     previous observation, from a season ago, or both after each other; without a season in the
     family, `season` means `none` and `both` means `previous`. The transform is undone in every
-    prediction. `estimator` makes a new estimator for a season (None: there is none), and does its heavy
-    imports inside; scaling is the estimator's affair. `lags` caps the differenced lags that it reads (all that there are, unless
-    set). `libraries` are the distributions whose version a snapshot depends on.
+    prediction. `estimator` makes a new estimator for a season (None: there is none), and does its
+    heavy imports inside; scaling is the estimator's affair. `lags` caps the differenced lags that it
+    reads (all that there are, unless set). `libraries` are the distributions whose version a snapshot
+    depends on.
     """
 
     name: str

@@ -3,7 +3,7 @@
 import deltalake  # noqa: F401
 import numba  # noqa: F401
 import obstore.store  # noqa: F401
-import pyarrow.dataset  # noqa: F401
+import pyarrow.dataset
 import pyarrow.parquet  # noqa: F401
 import redis  # noqa: F401
 from river import drift, ensemble, linear_model, neighbors  # noqa: F401

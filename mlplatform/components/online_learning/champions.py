@@ -51,7 +51,7 @@ def champion_asset(graph: OnlineGraph) -> dg.AssetsDefinition:
     def champion(context: dg.AssetExecutionContext, stores: Stores):
         with owned_shard(context, stores) as (shard, _):
             yield from _choose(context, graph, stores, shard)
-            stores.leases.release(shard, context.run_id)
+            stores.leases.release(shard, context.run.run_id)
 
     return champion
 
@@ -171,7 +171,7 @@ def _fail_if_behind(context, graph: OnlineGraph, stores: Stores, table: Table, s
     heads = table.heads(*(prediction_stream(name, shard) for name in names))
     behind = {name: at for name, at in zip(names, heads, strict=True) if at < head}
     if behind:
-        tags = context.instance.get_run_by_id(context.run_id).tags
+        tags = context.instance.get_run_by_id(context.run.run_id).tags
         reasons = "; ".join(
             f"{name} stands at position {at} of {head}: "
             + tags.get(f"{FAILED_TAG}{name}", "it did not learn in this run")

@@ -62,7 +62,7 @@ def owned_shard(context: dg.AssetExecutionContext, stores: Stores) -> Iterator[t
     """
     shard = int(context.run.tags.get(SHARD_TAG, "0"))
     try:
-        with stores.leases.hold(shard, context.run_id) as lease:
+        with stores.leases.hold(shard, context.run.run_id) as lease:
             yield shard, lease
     except LeaseHeld as held:
         raise dg.Failure(f"{held}; let that run end, then run again", allow_retries=False) from held

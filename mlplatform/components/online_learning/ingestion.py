@@ -100,7 +100,7 @@ def _known(log: Table, shard: int, submissions: Sequence[Submission]) -> set[tup
 def _checks(
     log: Table, shard: int, start: int, end: int, tails: Mapping[str, Tail]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Reads back what was written from `start` to `end`, and checks it against the ends of the series before."""
+    """Reads back the rows from `start` to `end`, and holds them against the ends of the series before."""
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
 

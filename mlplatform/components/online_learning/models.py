@@ -1,15 +1,17 @@
 """The steps that learn: each one model for all series of a shard, whole in itself."""
 
+import math
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
 from mlplatform.components.online_learning.graph import FAILED_TAG, RETRY, OnlineGraph, owned_shard
-from mlplatform.components.online_learning.plots import actual_and_predicted
+from mlplatform.components.online_learning.plots import line_plot
 from mlplatform.components.online_learning.rebuild import check_series
 from mlplatform.components.online_learning.schema import column_schema
 from mlplatform.domain.model import FeatureRows, ModelSet
@@ -119,7 +121,7 @@ def _step(
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
         context.log.error(f"{name} failed, and stays as it was:\n{traceback.format_exc()}")
-        context.instance.add_run_tags(context.run_id, {f"{FAILED_TAG}{name}": failure[:200]})
+        context.instance.add_run_tags(context.run.run_id, {f"{FAILED_TAG}{name}": failure[:200]})
         state, replaced = load(), None
     else:
         context.log.info(f"{name} learned {len(rows)} observations in {time.monotonic() - started:.1f} s")
@@ -208,14 +210,14 @@ def _results(
 
 
 def _means(metrics: "pa.Table") -> dict[str, float]:
-    """Errors of one model, averaged over the series; of several models, of the best."""
-    import pyarrow.compute as pc
-
-    if not len(metrics):
-        return {}
-    best = metrics.group_by("model").aggregate([("mae", "mean"), ("mae_20", "mean"), ("mape", "mean")])
-    row = best.slice(pc.index(best["mae_mean"], pc.min(best["mae_mean"])).as_py(), 1).to_pylist()[0]
-    return {column: row[f"{column}_mean"] for column in ("mae", "mae_20", "mape")}
+    """Errors averaged over the series; of the baselines, those of the best."""
+    means = []
+    for model in dict.fromkeys(metrics["model"].to_pylist() if len(metrics) else []):
+        rows = [row for row in metrics.to_pylist() if row["model"] == model and row["count"]]
+        if rows:
+            means.append({name: fmean(row[name] for row in rows) for name in ("mae", "mae_20", "mape")})
+    best = min(means, key=lambda mean: mean["mae"], default={})
+    return {name: value for name, value in best.items() if math.isfinite(value)}
 
 
 def _plot(name: str, models: ModelSet) -> dict[str, dg.MetadataValue]:
@@ -223,7 +225,10 @@ def _plot(name: str, models: ModelSet) -> dict[str, dg.MetadataValue]:
     if shown is None:
         return {}
     (recipe, series_id), model = shown
-    return {"plot": actual_and_predicted(f"{recipe} on {series_id}", model.metrics.last)}
+    lines = {"actual": [actual for actual, _ in model.metrics.last]}
+    lines |= {title: values[-len(lines["actual"]) :] for title, values in model.baselines().items()}
+    lines[recipe] = [prediction for _, prediction in model.metrics.last]
+    return {"plot": line_plot(series_id, lines)}
 
 
 def _drifts(models: ModelSet) -> int:

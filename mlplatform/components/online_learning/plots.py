@@ -3,41 +3,43 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import dagster as dg
 
-WIDTH, HEIGHT, MARGIN, TOP = 560, 190, 52, 26
-ACTUAL, PREDICTED = "#64748b", "#e11d48"
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 620, 210, 56, 30, 14
+# The last line is what the plot is about, and drawn over the others.
+COLOURS = ("#334155", "#cbd5e1", "#bae6fd", "#fcd34d")
+SUBJECT = "#e11d48"
 
 
-def actual_and_predicted(title: str, pairs: Sequence[tuple[float, float]]) -> dg.MetadataValue:
-    """The last (actual, predicted) pairs, oldest first, as a picture in Markdown."""
-    values = [value for pair in pairs for value in pair]
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
-
-    def line(index: int, colour: str, dash: str = "") -> str:
-        step = (WIDTH - MARGIN - 10) / max(len(pairs) - 1, 1)
-        height = HEIGHT - TOP - 16
-        points = " ".join(
-            f"{MARGIN + step * at:.0f},{TOP + height * (high - pair[index]) / span:.0f}"
-            for at, pair in enumerate(pairs)
-        )
-        return f'<polyline fill="none" stroke="{colour}" stroke-width="2" {dash} points="{points}"/>'
-
+def line_plot(title: str, lines: Mapping[str, Sequence[float]]) -> dg.MetadataValue:
+    """Lines that end at the same observation, as a picture in Markdown; the first is the actual one."""
+    low = min(min(values) for values in lines.values())
+    high = max(max(values) for values in lines.values())
+    length = max(len(values) for values in lines.values())
+    step = (WIDTH - LEFT - 10) / max(length - 1, 1)
+    scale = (HEIGHT - TOP - BOTTOM) / ((high - low) or 1.0)
+    colours = dict(zip(lines, [*COLOURS[: len(lines) - 1], SUBJECT], strict=True))
     text = 'font-family="sans-serif" font-size="11" fill="#475569"'
+    drawn = []
+    for name, values in lines.items():
+        points = " ".join(
+            f"{LEFT + step * (length - len(values) + at):.0f},{TOP + scale * (high - value):.0f}"
+            for at, value in enumerate(values)
+        )
+        dash = ' stroke-dasharray="5 3"' if colours[name] == SUBJECT else ""
+        drawn.append(
+            f'<polyline fill="none" stroke="{colours[name]}" stroke-width="2"{dash} points="{points}"/>'
+        )
+    names = " ".join(f'<tspan fill="{colour}">▬ {escape(name)}</tspan>' for name, colour in colours.items())
     picture = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}">'
         f'<rect width="100%" height="100%" fill="white"/>'
-        f'<text x="{MARGIN}" y="15" {text}>{escape(title)}: '
-        f'<tspan fill="{ACTUAL}">actual</tspan>, <tspan fill="{PREDICTED}">predicted</tspan></text>'
+        f'<text x="{LEFT}" y="15" {text}>{escape(title)} {names}</text>'
         f'<text x="4" y="{TOP + 8}" {text}>{high:.5g}</text>'
-        f'<text x="4" y="{HEIGHT - 14}" {text}>{low:.5g}</text>'
-        + line(0, ACTUAL)
-        + line(1, PREDICTED, 'stroke-dasharray="5 3"')
-        + "</svg>"
+        f'<text x="4" y="{HEIGHT - BOTTOM}" {text}>{low:.5g}</text>' + "".join(drawn) + "</svg>"
     )
     encoded = base64.b64encode(picture.encode()).decode()
     return dg.MetadataValue.md(f"![{title}](data:image/svg+xml;base64,{encoded})")

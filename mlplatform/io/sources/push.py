@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from mlplatform.domain.observations import SourceError, Submission
 from mlplatform.io.object_store import Conflict, ObjectStore
@@ -24,6 +26,16 @@ INBOX = TableSpec(
 )
 STREAM = "inbox"
 ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """One observation as its producer hands it in; the same `observation_id` is learned once."""
+
+    series_id: str
+    value: object
+    observation_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    event_time: datetime | None = None
 
 
 class PushSource:
@@ -54,36 +66,33 @@ class PushSource:
             for row in rows
         ]
 
-    def push(
-        self,
-        series_id: str,
-        value: object,
-        observation_id: str | None = None,
-        event_time: datetime | None = None,
-    ) -> str:
-        """Puts one observation into the inbox, and returns its id once it is durable.
+    def push(self, observations: Sequence[Pushed]) -> None:
+        """Puts observations into the inbox; returns when they are durable, all of them at once.
 
         Raises:
-            SourceError: others push so much that this one found no place.
+            SourceError: others push so much that these found no place.
         """
         import pyarrow as pa
 
         now = datetime.now(UTC)
-        observation_id = observation_id or uuid.uuid4().hex
         for _ in range(ATTEMPTS):
             head = self._inbox.head(STREAM)
-            row = {
-                "position": head,
-                "series_id": series_id,
-                "observation_id": observation_id,
-                "event_time": event_time or now,
-                "value": json.dumps(value),
-                "pushed_at": now,
-            }
-            rows = pa.Table.from_pylist([row], schema=INBOX.schema)
+            rows = [
+                {
+                    "position": head + at,
+                    "series_id": each.series_id,
+                    "observation_id": each.observation_id,
+                    # Not two at the same time: one of them would be taken for a repetition.
+                    "event_time": each.event_time or now + timedelta(microseconds=at),
+                    "value": json.dumps(each.value),
+                    "pushed_at": now,
+                }
+                for at, each in enumerate(observations)
+            ]
+            table = pa.Table.from_pylist(rows, schema=INBOX.schema)
             try:
-                self._inbox.append(rows, STREAM, head + 1, expected={STREAM: head})
+                self._inbox.append(table, STREAM, head + len(rows), expected={STREAM: head})
             except Conflict:
                 continue
-            return observation_id
+            return
         raise SourceError(f"the inbox was busy {ATTEMPTS} times in a row; push again")
