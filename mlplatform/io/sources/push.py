@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+import threading
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +29,9 @@ INBOX = TableSpec(
 )
 STREAM = "inbox"
 ATTEMPTS = 20
+LONGEST_WAIT_SECONDS = 2.0
+# Pushes of one process take turns: who loses a race for the inbox has worked in vain.
+_turn = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,10 @@ class PushSource:
         return self._inbox.head(STREAM)
 
     def read(self, after: int, limit: int | None = None) -> list[Submission]:
-        rows = self._inbox.read(start=after).to_pylist()[:limit]
+        import pyarrow.dataset as ds
+
+        where = None if limit is None else ds.field(INBOX.position) < after + limit
+        rows = self._inbox.read(start=after, where=where).to_pylist()
         return [
             Submission(
                 self.name,
@@ -72,27 +81,34 @@ class PushSource:
         Raises:
             SourceError: others push so much that these found no place.
         """
+        with _turn:
+            for attempt in range(ATTEMPTS):
+                try:
+                    self._append(observations)
+                except Conflict:
+                    longest = min(LONGEST_WAIT_SECONDS, 0.05 * 2**attempt)
+                    time.sleep(random.uniform(0, longest))  # noqa: S311 - it keeps no secret
+                    continue
+                return
+        raise SourceError(f"the inbox was busy {ATTEMPTS} times in a row; push again")
+
+    def _append(self, observations: Sequence[Pushed]) -> None:
         import pyarrow as pa
 
+        head = self._inbox.head(STREAM)
+        # After the head: a later position has a later time, and is not refused as late.
         now = datetime.now(UTC)
-        for _ in range(ATTEMPTS):
-            head = self._inbox.head(STREAM)
-            rows = [
-                {
-                    "position": head + at,
-                    "series_id": each.series_id,
-                    "observation_id": each.observation_id,
-                    # Not two at the same time: one of them would be taken for a repetition.
-                    "event_time": each.event_time or now + timedelta(microseconds=at),
-                    "value": json.dumps(each.value),
-                    "pushed_at": now,
-                }
-                for at, each in enumerate(observations)
-            ]
-            table = pa.Table.from_pylist(rows, schema=INBOX.schema)
-            try:
-                self._inbox.append(table, STREAM, head + len(rows), expected={STREAM: head})
-            except Conflict:
-                continue
-            return
-        raise SourceError(f"the inbox was busy {ATTEMPTS} times in a row; push again")
+        rows = [
+            {
+                "position": head + at,
+                "series_id": each.series_id,
+                "observation_id": each.observation_id,
+                # Not two at the same time: one of them would be taken for a repetition.
+                "event_time": each.event_time or now + timedelta(microseconds=at),
+                "value": json.dumps(each.value),
+                "pushed_at": now,
+            }
+            for at, each in enumerate(observations)
+        ]
+        table = pa.Table.from_pylist(rows, schema=INBOX.schema)
+        self._inbox.append(table, STREAM, head + len(rows), expected={STREAM: head})
