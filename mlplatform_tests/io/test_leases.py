@@ -46,10 +46,12 @@ def test_a_lease_is_renewed_for_as_long_as_it_is_held(leases: Leases) -> None:
 
 
 def test_who_comes_while_another_renews_is_refused_and_told_who_it_is(store: ObjectStore) -> None:
-    with Leases(store, 30.0).hold(0, "run 1"):
-        with pytest.raises(LeaseHeld, match=r"shard 0 belongs to run 1 for another \d+ s"):  # noqa: SIM117
-            with Leases(store, 0.1).hold(0, "run 2"):
-                pass
+    with (
+        Leases(store, 30.0).hold(0, "run 1"),
+        pytest.raises(LeaseHeld, match=r"shard 0 belongs to run 1 for another \d+ s"),
+        Leases(store, 0.1).hold(0, "run 2"),
+    ):
+        pass
 
 
 def test_a_dead_owner_is_replaced_when_its_lease_expires_and_not_before(store: ObjectStore) -> None:
