@@ -1,0 +1,1 @@
+"""Side-by-side measurements: each puts mlplatform beside what one would use instead, in one run."""
