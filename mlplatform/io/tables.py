@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 PREFIX = "tables"
+# One commit a minute: a reader has to replay the commits since the last checkpoint, so that it must
+# not be far, and old commits are of no use to anybody.
+CONFIGURATION = {"delta.checkpointInterval": "20", "delta.logRetentionDuration": "interval 2 days"}
 
 
 @dataclass(frozen=True)
