@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+from dagster.components import load_defs
 
 import mlplatform.defs
 from mlplatform.resources.io_managers import FrameIOManager, SnapshotIOManager, TableIOManager
@@ -33,6 +34,6 @@ def resources() -> dict[str, object]:
 @dg.definitions
 def defs() -> dg.Definitions:
     return dg.Definitions.merge(
-        dg.components.load_defs(mlplatform.defs),
+        load_defs(mlplatform.defs),
         dg.Definitions(resources=resources(), executor=executor_for(Settings.load().executor)),
     )

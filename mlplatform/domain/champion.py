@@ -31,10 +31,10 @@ class Contest:
 
     def predict(self, predictions: Mapping[str, float], candidates: set[str]) -> tuple[str, float]:
         """Who serves and what it says; the first candidate by name where there is no champion yet."""
-        name = self.champion
-        if name not in predictions:
-            name = min(candidates & set(predictions), default=min(predictions))
-        return name, predictions[name]
+        if self.champion is not None and self.champion in predictions:
+            return self.champion, predictions[self.champion]
+        first = min(candidates & set(predictions), default=min(predictions))
+        return first, predictions[first]
 
     def learn(
         self, offset: int, value: float, predictions: Mapping[str, float], candidates: set[str]

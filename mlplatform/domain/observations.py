@@ -11,7 +11,6 @@ from typing import cast
 
 from mlplatform.domain.families import Families
 
-
 # Models square values and multiply the squares: what is larger would stop them at an overflow.
 LARGEST = 1e30
 
@@ -79,8 +78,9 @@ def admit(
 ) -> tuple[list[Observation], list[Refusal]]:
     """Decides which submissions become observations, in the order of their event times.
 
-    The order in which the submissions are given does not matter. The observations of a series get dense offsets after its tail and increasing event times. A
-    refused submission leaves no trace but its refusal.
+    The order in which the submissions are given does not matter. The observations of a series get
+    dense offsets after its tail and increasing event times. A refused submission leaves no trace but
+    its refusal.
 
     Args:
         tails: the ends of the series' logs; moved on in place.
@@ -125,9 +125,10 @@ def _reason_to_refuse(submission, tail: Tail, known, absurd) -> str | None:
     if isinstance(value, bool) or not isinstance(value, Real):
         return f"not a number: {str(value)[:40]!r}"
     # Compared, not converted: an int may be larger than any float.
-    if not -math.inf < value < math.inf:
+    number = cast(float, value)
+    if not -math.inf < number < math.inf:
         return f"not finite: {value}"
-    if not -LARGEST <= value <= LARGEST:
+    if not -LARGEST <= number <= LARGEST:
         return f"too large: its size is above {LARGEST:g}"
     if event_time is None:
         return "no event time"

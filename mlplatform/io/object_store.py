@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from mlplatform.settings import S3Settings
@@ -58,21 +58,22 @@ class ObjectStore:
         from obstore.store import S3Store
 
         settings = self._settings
-        return S3Store(
+        store = partial(
+            S3Store,
             settings.bucket,
             prefix=settings.prefix or None,
-            endpoint=settings.endpoint_url,
             access_key_id=settings.access_key_id,
             secret_access_key=settings.secret_access_key,
             region=settings.region,
             conditional_put="etag",
-            client_options={
-                "allow_http": bool(settings.endpoint_url) and settings.endpoint_url.startswith("http://"),
-                "timeout": timedelta(seconds=20),
-            },
             # A store that restarts is back within seconds; a lost one should be said soon.
             retry_config={"max_retries": 8, "retry_timeout": timedelta(seconds=30)},
         )
+        timeout = timedelta(seconds=20)
+        if settings.endpoint_url is None:
+            return store(client_options={"timeout": timeout})
+        plain = settings.endpoint_url.startswith("http://")
+        return store(endpoint=settings.endpoint_url, client_options={"timeout": timeout, "allow_http": plain})
 
     def get(self, key: str) -> StoredObject | None:
         """The object, or None if there is none."""

@@ -108,7 +108,7 @@ class Table:
                 raise Conflict(f"{self.url}: {name} is at {present[name]}, not at {value}")
         if all(present[name] >= at for name, at in heads.items()):
             return 0
-        rows = rows.filter(pc.greater_equal(rows[self.spec.position], present[stream]))
+        rows = rows.filter(pc.field(self.spec.position) >= present[stream])
         commit = CommitProperties(
             app_transactions=[Transaction(name, max(at, present[name])) for name, at in heads.items()]
         )

@@ -135,7 +135,7 @@ def _contend(
     table_rows = pa.Table.from_pylist(made, schema=PREDICTIONS.schema)
     earlier = state.unpublished
     if earlier is not None:
-        kept = earlier.filter(pc.greater_equal(earlier["position"], published))
+        kept = earlier.filter(pc.field("position") >= published)
         table_rows = pa.concat_tables([kept, table_rows])
     state.position, state.unpublished = max(said) + 1, table_rows
     return True

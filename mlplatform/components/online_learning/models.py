@@ -157,7 +157,7 @@ def _learn(state: State, rows: FeatureRows, published: int, shard: int) -> None:
     made = prediction_rows(rows, models.fold(rows), models.versions, shard)
     earlier = state.unpublished
     if earlier is not None:
-        made = pa.concat_tables([earlier.filter(pc.greater_equal(earlier["position"], published)), made])
+        made = pa.concat_tables([earlier.filter(pc.field("position") >= published), made])
     state.position, state.unpublished = int(rows.position[-1]) + 1, made
 
 
@@ -171,7 +171,7 @@ def _relearn(state: State, features: Table, series: list[str], shard: int) -> "p
     models: ModelSet = state.content
     models.forget(series)
     table = features.read(where=_of(shard) & ds.field("series_id").isin(series))
-    rows = to_feature_rows(table.filter(pc.less(table["position"], state.position)))
+    rows = to_feature_rows(table.filter(pc.field("position") < state.position))
     return prediction_rows(rows, models.fold(rows), models.versions, shard)
 
 
