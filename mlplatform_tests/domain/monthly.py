@@ -15,10 +15,15 @@ from mlplatform.domain.lags import lag_matrix
 DATA = Path(mlplatform.defs.__file__).parent / "online_learning" / "data"
 
 
-def monthly_rows(name: str, months: int, lags: int = 15) -> tuple[np.ndarray, np.ndarray]:
-    """The last months of a shipped series, differenced at 1 and 12: lags (n, k) and targets (n,)."""
+def monthly_values(name: str, months: int) -> np.ndarray:
+    """The last months of a shipped series."""
     with (DATA / f"{name}.csv").open() as lines:
-        values = np.array([float(line["value"]) for line in csv.DictReader(lines)][-months:])
+        return np.array([float(line["value"]) for line in csv.DictReader(lines)][-months:])
+
+
+def monthly_rows(name: str, months: int, lags: int = 15) -> tuple[np.ndarray, np.ndarray]:
+    """The same, differenced at 1 and 12: lags (n, k) and targets (n,)."""
+    values = monthly_values(name, months)
     differences = Differences((1, 12))
     raw, available = lag_matrix([], values, lags + differences.degree)
     known = available >= differences.degree

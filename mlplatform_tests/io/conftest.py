@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import uuid
 
+import hypothesis
 import pytest
 
 from mlplatform.io.object_store import ObjectStore
 from mlplatform.local.stack import RunningStack
 from mlplatform.settings import Settings
+
+# How long an example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_a_push_keeps_only_the_newest(online: OnlineStore, series: str) -> None:
 
 
 @given(order=st.permutations(range(6)))
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 def test_in_any_order_of_publishing_the_newest_stays(online: OnlineStore, order: list[int]) -> None:
     series = new_series()
     for offset in order:
@@ -84,7 +84,7 @@ def test_in_any_order_of_publishing_the_newest_stays(online: OnlineStore, order:
 
 
 @given(order=st.permutations(range(6)), last=st.integers(0, 5))
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_in_any_order_of_pushes_values_are_consecutive_and_publishing_makes_them_whole(
     online: OnlineStore, order: list[int], last: int
 ) -> None:
