@@ -53,5 +53,9 @@ class Stores(dg.ConfigurableResource):
     def online(self) -> OnlineStore:
         return OnlineStore(self.settings.redis_url)
 
+    @cached_property
+    def _tables(self) -> dict[str, Table]:
+        return {name: Table(spec, self.objects) for name, spec in TABLES.items()}
+
     def table(self, name: str) -> Table:
-        return Table(TABLES[name], self.objects)
+        return self._tables[name]

@@ -166,7 +166,7 @@ def test_a_model_that_fails_hurts_no_other_and_fails_the_run_by_name(variables, 
     assert not result.success
     assert "broken" in failure_message(result)
     assert "the tenth row was too much" in failure_message(result)
-    assert not checks(result)["models/broken:learned"]
+    assert not checks(result)["models/broken:healthy"]
     learned = {row["model"]: row["observations"] for row in rows_of(graph, "metrics")}
     assert learned["ridge"] == learned["naive"] == 40
     assert "broken" not in learned

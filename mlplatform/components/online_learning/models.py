@@ -77,9 +77,10 @@ def model_asset(graph: OnlineGraph, name: str, recipes: tuple[Recipe, ...]) -> d
         ins={"lag_features": dg.AssetIn("lag_features", input_manager_key="table_io_manager")},
         check_specs=[
             dg.AssetCheckSpec(
-                "learned", asset=model.key, description="Every observation of the log was learned."
-            ),
-            dg.AssetCheckSpec("no_drift", asset=model.key, description="ADWIN sees no change in the errors."),
+                "healthy",
+                asset=model.key,
+                description="It learned every observation, and ADWIN sees no rise of its errors.",
+            )
         ],
         retry_policy=RETRY,
     )
@@ -130,19 +131,13 @@ def _step(
     )
     if replaced is not None:
         _replace_predictions(table, replaced, recipes, config.rebuild)
+    drifts = max(_drifts(state.content) - drifts, 0)
     yield dg.AssetCheckResult(
         asset_key=["models", name],
-        check_name="learned",
-        passed=failure is None,
-        metadata={"error": failure} if failure else {},
-    )
-    drifts = _drifts(state.content) - drifts
-    yield dg.AssetCheckResult(
-        asset_key=["models", name],
-        check_name="no_drift",
-        passed=drifts <= 0,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"drifts": drifts},
+        check_name="healthy",
+        passed=failure is None and not drifts,
+        severity=dg.AssetCheckSeverity.ERROR if failure else dg.AssetCheckSeverity.WARN,
+        metadata={"error": failure} if failure else {"drifts": drifts},
     )
 
 

@@ -22,24 +22,21 @@ def line_plot(title: str, lines: Mapping[str, Sequence[float]]) -> dg.MetadataVa
     step = (WIDTH - LEFT - 10) / max(length - 1, 1)
     scale = (HEIGHT - TOP - BOTTOM) / ((high - low) or 1.0)
     colours = dict(zip(lines, [*COLOURS[: len(lines) - 1], SUBJECT], strict=True))
-    text = 'font-family="sans-serif" font-size="11" fill="#475569"'
     drawn = []
     for name, values in lines.items():
-        points = " ".join(
+        points = ",".join(
             f"{LEFT + step * (length - len(values) + at):.0f},{TOP + scale * (high - value):.0f}"
             for at, value in enumerate(values)
         )
-        dash = ' stroke-dasharray="5 3"' if colours[name] == SUBJECT else ""
-        drawn.append(
-            f'<polyline fill="none" stroke="{colours[name]}" stroke-width="2"{dash} points="{points}"/>'
-        )
-    names = " ".join(f'<tspan fill="{colour}">▬ {escape(name)}</tspan>' for name, colour in colours.items())
+        dash = " stroke-dasharray='5 3'" if colours[name] == SUBJECT else ""
+        drawn.append(f"<polyline stroke='{colours[name]}'{dash} points='{points}'/>")
+    names = "".join(f"<tspan fill='{colour}'> ▬ {escape(name)}</tspan>" for name, colour in colours.items())
     picture = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}">'
-        f'<rect width="100%" height="100%" fill="white"/>'
-        f'<text x="{LEFT}" y="15" {text}>{escape(title)} {names}</text>'
-        f'<text x="4" y="{TOP + 8}" {text}>{high:.5g}</text>'
-        f'<text x="4" y="{HEIGHT - BOTTOM}" {text}>{low:.5g}</text>' + "".join(drawn) + "</svg>"
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{HEIGHT}' "
+        f"style='background:white;font:11px sans-serif'>"
+        f"<text x='{LEFT}' y='15'>{escape(title)}{names}</text>"
+        f"<text x='4' y='{TOP + 8}'>{high:.5g}</text><text x='4' y='{HEIGHT - BOTTOM}'>{low:.5g}</text>"
+        f"<g fill='none' stroke-width='2'>{''.join(drawn)}</g></svg>"
     )
     encoded = base64.b64encode(picture.encode()).decode()
     return dg.MetadataValue.md(f"![{title}](data:image/svg+xml;base64,{encoded})")
