@@ -1,0 +1,129 @@
+"""G8 and G3: a store that is lost, full or slow is named, and nothing is lost with it."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from mlplatform.components.online_learning.component import SourceModel
+from mlplatform.io.online_store import OnlineStoreUnavailable
+from mlplatform.local import ports
+from mlplatform.local.stack import running_stack
+from mlplatform.settings import Settings
+from mlplatform_tests.faults.harness import differences, run_in_child, what_is_left
+from mlplatform_tests.faults.outages import Servers, offline, online, run_in_child_while
+from mlplatform_tests.graphs import PUSHED, Graph, checks, failure_message, pushed, replay
+
+MODELS = ["ridge", "linear"]
+# Nobody listens on the port of "discard".
+DEAD = "127.0.0.1:9"
+STALE = "lag_features:online_store"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """A stack of its own: what is killed here is missed by nobody else."""
+    variables = {
+        "MLPLATFORM_DATA_DIRECTORY": str(tmp_path_factory.mktemp("outages")),
+        # The graph needs no database.
+        "MLPLATFORM_DATABASE_URL": f"postgresql+psycopg2://nobody@{DEAD}/none",
+    }
+    # Not the default ones: another stack takes those while a killed server is away.
+    redis = ports.choose(set())
+    with running_stack(Settings(variables), {"redis": redis, "s3": ports.choose({redis})}):
+        yield Servers(variables)
+
+
+@pytest.fixture
+def fresh(servers: Servers):
+    """Makes a graph with objects and series of its own."""
+
+    def make(sources: list[SourceModel], **variables: str) -> Graph:
+        own = {"MLPLATFORM_S3_PREFIX": uuid.uuid4().hex, "MLPLATFORM_LEASE_SECONDS": "0.5"}
+        return Graph({**servers.variables, **own, **variables}, sources, MODELS)
+
+    return make
+
+
+def test_a_run_without_redis_learns_and_says_that_online_features_are_stale(servers, fresh):
+    series = uuid.uuid4().hex
+    graph = fresh([replay(last=40, series_id=series)])
+    assert graph.run(10).success
+    with servers.without("redis"):
+        result = graph.run(10)
+        assert result.success, failure_message(result)
+        assert not checks(result)[STALE]
+        [stale] = [each for each in result.get_asset_check_evaluations() if each.check_name == "online_store"]
+        assert "stale until the next run" in stale.description
+        assert "look at `mlplatform status`" in stale.description
+        # Who asks meanwhile gets an error, not zeros.
+        with pytest.raises(OnlineStoreUnavailable):
+            graph.stores.online.read(series)
+    # Older values than the log's, perhaps, but values: the second run's are missing, not zero.
+    offset, values = graph.stores.online.read(series) or (9, offline(graph)[series][1][10:])
+    assert offset == 9
+    assert values == offline(graph)[series][1][10:]
+    result = graph.run(10)
+    assert result.success
+    assert checks(result)[STALE]
+    assert online(graph) == offline(graph)
+
+
+def test_redis_killed_in_mid_stream_is_healed_by_the_next_run(servers, fresh):
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    one, two = uuid.uuid4().hex, uuid.uuid4().hex
+    graph = fresh([PUSHED])
+    for month in range(2):
+        graph.push(*(pushed(series, month, 20.0 + month) for series in (one, two)))
+        told = run_in_child_while(graph, None, lambda: servers.kill("redis"), chance.uniform(0.0, 1.5))
+        assert told.success, f"seed {seed}: {told.failure}"
+        servers.wait_for("redis")
+    # Nothing new is needed for it.
+    assert checks(graph.run())[STALE]
+    assert online(graph) == offline(graph), f"seed {seed}"
+    assert set(online(graph)) == {one, two}
+
+
+def test_a_redis_that_was_never_there_is_filled_once_it_is(servers, fresh):
+    own = uuid.uuid4().hex
+    missing = fresh([replay(last=20, series_id=own)], MLPLATFORM_REDIS_URL=f"redis://{DEAD}/0")
+    result = missing.run()
+    assert result.success, failure_message(result)
+    assert not checks(result)[STALE]
+    found = Graph({**missing.variables, "MLPLATFORM_REDIS_URL": ""}, [replay(last=20, series_id=own)], MODELS)
+    assert found.stores.online.read(own) is None
+    assert found.run().success
+    assert online(found) == offline(found)
+
+
+def test_an_object_store_killed_again_and_again_loses_nothing(servers, fresh):
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    sources = [replay(last=60)]
+    whole, struck = fresh(sources), fresh(sources)
+    for _ in range(4):
+        told = run_in_child_while(struck, 10, lambda: servers.kill("s3"), chance.uniform(0.0, 2.0))
+        if not told.success:
+            assert "object store http://127.0.0.1:" in told.failure, f"seed {seed}: {told.failure}"
+        servers.wait_for("s3")
+    for graph in (whole, struck):
+        assert run_in_child(graph, limit=1000, runs=None).exit_code == 0, f"seed {seed}"
+    assert differences(what_is_left(whole), what_is_left(struck)) == [], f"seed {seed}"
+
+
+def test_a_run_without_an_object_store_fails_and_names_it(servers, fresh):
+    sources = [replay(last=30)]
+    whole, struck = fresh(sources), fresh(sources)
+    assert struck.run(10).success
+    with servers.without("s3"):
+        result = struck.run(10)
+        assert not result.success
+        assert f"object store {Settings(servers.variables).s3.endpoint_url}" in failure_message(result)
+        assert "look at `mlplatform status`" in failure_message(result)
+    for graph in (whole, struck):
+        assert run_in_child(graph, limit=1000, runs=None).exit_code == 0
+    assert differences(what_is_left(whole), what_is_left(struck)) == []
