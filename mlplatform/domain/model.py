@@ -172,6 +172,6 @@ class ModelSet:
                     model = self.models[recipe.name, series_id] = Model(recipe, family)
                 try:
                     predictions[recipe.name][indices] = model.fold(*columns)
-                except ModelError as error:
+                except Exception as error:
                     raise ModelError(f"model {recipe.name!r} of series {series_id!r}: {error}") from error
         return predictions

@@ -75,6 +75,7 @@ def admit(
     tails: dict[str, Tail],
     known: set[tuple[str, str]],
     families: Families,
+    until: datetime | None = None,
 ) -> tuple[list[Observation], list[Refusal]]:
     """Decides which submissions become observations, in the order of their event times.
 
@@ -85,6 +86,7 @@ def admit(
     Args:
         tails: the ends of the series' logs; moved on in place.
         known: the (series_id, observation_id) that the log already holds; grows in place.
+        until: the latest event time that is believed; a later one would make all others late.
     """
     accepted: list[Observation] = []
     refused: list[Refusal] = []
@@ -92,7 +94,7 @@ def admit(
         series_id = submission.series_id
         family = families.of(series_id) if isinstance(series_id, str) else families.of("")
         tail = tails.get(series_id, Tail())
-        reason = _reason_to_refuse(submission, tail, known, family.band.refuses)
+        reason = _reason_to_refuse(submission, tail, known, family.band.refuses, until)
         if reason:
             refused.append(Refusal(submission, reason))
             continue
@@ -118,7 +120,7 @@ def _by_event_time(submission: Submission) -> tuple[float, int, str]:
     return (time.timestamp() if time else math.inf, submission.source_position, submission.source)
 
 
-def _reason_to_refuse(submission, tail: Tail, known, absurd) -> str | None:
+def _reason_to_refuse(submission, tail: Tail, known, absurd, until: datetime | None) -> str | None:
     value, event_time = submission.value, submission.event_time
     if not isinstance(submission.series_id, str) or not submission.series_id:
         return "no series_id"
@@ -132,10 +134,15 @@ def _reason_to_refuse(submission, tail: Tail, known, absurd) -> str | None:
         return f"too large: its size is above {LARGEST:g}"
     if event_time is None:
         return "no event time"
+    if until is not None and event_time > until:
+        return f"early: {event_time.isoformat()} is still to come"
     if (submission.series_id, submission.observation_id) in known:
         return f"duplicate: observation {submission.observation_id!r} is in the log"
     if tail.last_event_time is not None and event_time <= tail.last_event_time:
         return f"late: the series is already at {tail.last_event_time.isoformat()}"
     if absurd(value, tail.values):
-        return f"absurd: {value:g} after {tail.values[0]:g}, outside the band of its family"
+        return (
+            f"absurd: {value:g} after {tail.values[0]:g} is outside the band of its family; "
+            "if it is right, widen absurd_beyond"
+        )
     return None

@@ -67,7 +67,15 @@ class ObjectStore:
             region=settings.region,
             conditional_put="etag",
             # A store that restarts is back within seconds; a lost one should be said soon.
-            retry_config={"max_retries": 8, "retry_timeout": timedelta(seconds=30)},
+            retry_config={
+                "max_retries": 30,
+                "retry_timeout": timedelta(seconds=10),
+                "backoff": {
+                    "init_backoff": timedelta(seconds=0.1),
+                    "max_backoff": timedelta(seconds=1),
+                    "base": 2.0,
+                },
+            },
         )
         timeout = timedelta(seconds=20)
         if settings.endpoint_url is None:

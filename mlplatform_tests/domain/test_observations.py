@@ -148,7 +148,9 @@ def test_what_is_not_after_the_newest_is_refused_as_late(minute: int) -> None:
 
 @pytest.mark.parametrize("value", [100.0 + 500, 100.0 - 500])
 def test_what_is_outside_the_band_is_refused_as_absurd(value: float) -> None:
-    assert refusal(submission(1, value)) == (f"absurd: {value:g} after 100, outside the band of its family")
+    assert refusal(submission(1, value)) == (
+        f"absurd: {value:g} after 100 is outside the band of its family; if it is right, widen absurd_beyond"
+    )
 
 
 REFUSED = [math.nan, None, "text", True, 1e9, 10**400]
@@ -221,3 +223,12 @@ def test_a_submission_is_not_changed() -> None:
     admit([one], {}, set(), FAMILIES)
     assert one == replace(one)
     assert one.value == 5
+
+
+def test_a_date_that_is_still_to_come_is_refused_and_makes_no_other_late():
+    until, tails = submission(5, 1.0).event_time, {}
+    accepted, refused = admit([submission(1, 1.0), submission(9, 2.0)], tails, set(), FAMILIES, until)
+    assert [observation.value for observation in accepted] == [1.0]
+    assert [refusal.reason.split(":")[0] for refusal in refused] == ["early"]
+    accepted, _ = admit([submission(2, 3.0)], tails, set(), FAMILIES, until)
+    assert len(accepted) == 1

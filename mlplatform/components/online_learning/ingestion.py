@@ -25,6 +25,8 @@ from mlplatform.io.tables import Table
 from mlplatform.resources.io_managers import Append
 from mlplatform.resources.stores import Stores
 
+# A producer's clock may be fast; what is dated later than this would block its series.
+BELIEVED_CLOCK_ERROR = timedelta(days=1)
 WARN_AFTER, FAIL_AFTER = timedelta(minutes=3), timedelta(minutes=10)
 
 
@@ -157,7 +159,13 @@ def _ingest(context, graph: OnlineGraph, config: IngestionConfig, stores: Stores
         submissions += [s for s in taken if graph.shard_of_series(s.series_id) == shard]
     tails = load_tails(stores, graph.families, shard, log, head)
     before = dict(tails)
-    accepted, refused = admit(submissions, tails, _known(log, shard, submissions), graph.families)
+    accepted, refused = admit(
+        submissions,
+        tails,
+        _known(log, shard, submissions),
+        graph.families,
+        until=datetime.now(UTC) + BELIEVED_CLOCK_ERROR,
+    )
 
     quarantine = stores.table(QUARANTINE.name)
     for name in {refusal.submission.source for refusal in refused}:
