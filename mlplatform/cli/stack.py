@@ -7,26 +7,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import click
 
+from mlplatform.cli.errors import readable_errors
 from mlplatform.local import stack
-from mlplatform.local.errors import StackError
-from mlplatform.settings import ConfigurationError, Settings
+from mlplatform.settings import Settings
 
 NOT_READY = 1
 NOT_RUNNING = 3
-
-
-@contextmanager
-def _readable_errors() -> Iterator[None]:
-    try:
-        yield
-    except (StackError, ConfigurationError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _without_password(url: str) -> str:
@@ -69,7 +59,7 @@ def up(s3_port: int | None, redis_port: int | None, postgresql_port: int | None,
     """
     chosen = {"s3": s3_port, "redis": redis_port, "postgresql": postgresql_port}
     ports = {name: port for name, port in chosen.items() if port is not None}
-    with _readable_errors():
+    with readable_errors():
         settings = Settings.load()
         embedded = stack.embedded_services(settings)
         if not embedded:
@@ -110,7 +100,7 @@ def status(as_json: bool) -> None:
       mlplatform status
       psql "$(mlplatform status --json | jq -r .services.postgresql.url | sed s/+psycopg2//)"
     """
-    with _readable_errors():
+    with readable_errors():
         found = stack.status(Settings.load())
     if as_json:
         click.echo(json.dumps(_as_json(found), indent=2))
@@ -151,7 +141,7 @@ def down() -> None:
     Example:
       mlplatform down
     """
-    with _readable_errors():
+    with readable_errors():
         settings = Settings.load()
         stopped = stack.stop(settings.data_directory)
     click.echo("Stopped." if stopped else f"Nothing runs for {settings.data_directory}.", err=True)
