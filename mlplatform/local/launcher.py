@@ -100,6 +100,8 @@ def main() -> None:
     call("prctl", PR_SET_PDEATHSIG, signal.Signals[options.signal].value, 0, 0, 0)
     if os.getppid() != options.parent:  # it died before it was watched
         sys.exit(1)
+    # Inherited as ignored by what a shell starts in the background; Ctrl-C must end it all the same.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(options.command[0], options.command)  # noqa: S606
 
 
