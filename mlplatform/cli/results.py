@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from statistics import median
 from typing import Any
 
@@ -28,10 +29,16 @@ def results(series_id: str | None) -> None:
       mlplatform results --series us_retail_employment
     """
     with readable_errors():
-        shown = show(Frames(ObjectStore(Settings.load().s3)), series_id)
-    if not shown:
-        click.echo("Nothing was learned yet; run the job with `make demo` or from Dagit.", err=True)
-        sys.exit(1)
+        frames = Frames(ObjectStore(Settings.load().s3))
+        if show(frames, series_id):
+            return
+        known = sorted({row["series_id"] for row in _rows(frames, "metrics")})
+    if known:
+        near = get_close_matches(series_id or "", known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {len(known)} others"
+        raise click.ClickException(f"no model has learned series {series_id!r}: {hint}")
+    click.echo("Nothing was learned yet; run the job with `make demo` or from Dagit.", err=True)
+    sys.exit(1)
 
 
 def show(frames: Frames, series_id: str | None = None) -> bool:
