@@ -31,9 +31,7 @@ def champion_asset(graph: OnlineGraph) -> dg.AssetsDefinition:
         group_name="online",
         kinds={"parquet", "s3"},
         owners=list(graph.owners),
-        deps=[
-            dg.AssetKey([part, name]) for name in graph.steps for part in ("models", "predictions", "metrics")
-        ],
+        deps=[dg.AssetKey(["predictions", name]) for name in graph.steps],
     ).with_io_manager_key("frame_io_manager")
 
     @dg.multi_asset(

@@ -11,6 +11,7 @@ from mlplatform.components.online_learning.schema import column_schema
 from mlplatform.domain.families import Families
 from mlplatform.domain.observations import Tail
 from mlplatform.io.feature_table import FEATURES, feature_rows, lag_names
+from mlplatform.io.observation_log import LOG
 from mlplatform.io.online_store import OnlineStoreUnavailable
 from mlplatform.io.states import FORMAT, State
 from mlplatform.io.tables import Table
@@ -73,7 +74,6 @@ def feature_asset(graph: OnlineGraph) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name="lag_features",
         specs=[spec],
-        ins={"observations": dg.AssetIn("observations", input_manager_key="table_io_manager")},
         check_specs=[
             dg.AssetCheckSpec(
                 "online_store", asset=spec.key, description="The newest values are in the online store."
@@ -81,24 +81,17 @@ def feature_asset(graph: OnlineGraph) -> dg.AssetsDefinition:
         ],
         retry_policy=RETRY,
     )
-    def lag_features(context: dg.AssetExecutionContext, config: FeatureConfig, stores: Stores, observations):
+    def lag_features(context: dg.AssetExecutionContext, config: FeatureConfig, stores: Stores):
         with owned_shard(context, stores) as (shard, _):
-            yield from _make(context, graph, config, stores, observations, shard, names)
+            yield from _make(context, graph, config, stores, shard, names)
 
     return lag_features
 
 
-def _make(
-    context,
-    graph: OnlineGraph,
-    config: FeatureConfig,
-    stores: Stores,
-    log: Table,
-    shard: int,
-    names: list[str],
-):
+def _make(context, graph: OnlineGraph, config: FeatureConfig, stores: Stores, shard: int, names: list[str]):
     import pyarrow.dataset as ds
 
+    log = stores.table(LOG.name)
     state = load_state(stores, graph.families, shard)
     if state.refused:
         context.log.warning(f"lag features are made again from the log: {state.refused}")

@@ -3,6 +3,7 @@
 import math
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from mlplatform.components.online_learning.rebuild import check_series
 from mlplatform.components.online_learning.schema import column_schema
 from mlplatform.domain.model import FeatureRows, ModelSet
 from mlplatform.domain.recipe import Recipe
-from mlplatform.io.feature_table import to_feature_rows
+from mlplatform.io.feature_table import FEATURES, to_feature_rows
 from mlplatform.io.prediction_table import PREDICTIONS, prediction_rows, prediction_stream
 from mlplatform.io.results import FORECAST_STEPS, forecast_frame, metrics_frame
 from mlplatform.io.states import State, versions_of
@@ -74,7 +75,6 @@ def model_asset(graph: OnlineGraph, name: str, recipes: tuple[Recipe, ...]) -> d
     @dg.multi_asset(
         name=name,
         specs=[model, predictions, metrics, forecasts],
-        ins={"lag_features": dg.AssetIn("lag_features", input_manager_key="table_io_manager")},
         check_specs=[
             dg.AssetCheckSpec(
                 "healthy",
@@ -84,9 +84,9 @@ def model_asset(graph: OnlineGraph, name: str, recipes: tuple[Recipe, ...]) -> d
         ],
         retry_policy=RETRY,
     )
-    def learn(context: dg.AssetExecutionContext, config: ModelConfig, stores: Stores, lag_features: Table):
+    def learn(context: dg.AssetExecutionContext, config: ModelConfig, stores: Stores):
         with owned_shard(context, stores) as (shard, _):
-            yield from _step(context, graph, config, stores, lag_features, name, recipes, shard)
+            yield from _step(context, graph, config, stores, name, recipes, shard)
 
     return learn
 
@@ -96,7 +96,6 @@ def _step(
     graph: OnlineGraph,
     config: ModelConfig,
     stores: Stores,
-    lag_features: Table,
     name: str,
     recipes: tuple[Recipe, ...],
     shard: int,
@@ -112,7 +111,7 @@ def _step(
     if config.rebuild:
         check_series(config.rebuild, {series_id for _, series_id in state.content.models})
     drifts, failure = _drifts(state.content), None
-    table = stores.table(PREDICTIONS.name)
+    table, lag_features = stores.table(PREDICTIONS.name), stores.table(FEATURES.name)
     published = table.head(prediction_stream(name, shard))
     rows = to_feature_rows(lag_features.read(start=state.position, where=_of(shard)))
     started = time.monotonic()
@@ -131,13 +130,13 @@ def _step(
     )
     if replaced is not None:
         _replace_predictions(table, replaced, recipes, config.rebuild)
-    drifts = max(_drifts(state.content) - drifts, 0)
+    drifted = sorted(_drifts(state.content) - drifts)
     yield dg.AssetCheckResult(
         asset_key=["models", name],
         check_name="healthy",
-        passed=failure is None and not drifts,
+        passed=failure is None and not drifted,
         severity=dg.AssetCheckSeverity.ERROR if failure else dg.AssetCheckSeverity.WARN,
-        metadata={"error": failure} if failure else {"drifts": drifts},
+        metadata={"error": failure} if failure else {"drifted": ", ".join(drifted[:10])} if drifted else {},
     )
 
 
@@ -226,8 +225,11 @@ def _plot(name: str, models: ModelSet) -> dict[str, dg.MetadataValue]:
     return {"plot": line_plot(series_id, lines)}
 
 
-def _drifts(models: ModelSet) -> int:
-    return sum(model.drift.detections for model in models.models.values() if model.drift)
+def _drifts(models: ModelSet) -> Counter[str]:
+    """How often each series has drifted."""
+    return Counter(
+        {series_id: model.drift.detections for (_, series_id), model in models.models.items() if model.drift}
+    )
 
 
 def _of(shard: int) -> "ds.Expression":
