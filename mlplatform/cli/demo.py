@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ from mlplatform.cli.stack import print_status
 from mlplatform.io.object_store import ObjectStore
 from mlplatform.io.results import Frames
 from mlplatform.local import launcher, ports, stack
+from mlplatform.local.directory import acquire
+from mlplatform.local.errors import StackError
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 JOB = "online_learning"
 PRIMED = "0.85"
 DAGIT_PORT = 3000
+# Beside the storage that dagster.yaml names.
+RUN_LOCK = ".mlplatform/run.lock"
 STOP_SECONDS = 15
 
 
@@ -180,7 +184,7 @@ def run(port: int | None) -> None:
     elif not ports.is_free(port):
         raise click.ClickException(f"port {port} is taken: give another one with --port")
     settings = Settings.load()
-    with readable_errors(), stack.running_stack(settings):
+    with readable_errors(), _alone(Path(RUN_LOCK)), stack.running_stack(settings):
         log = settings.data_directory / "dagit.log"
         command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
         command += ["-h", "127.0.0.1", "-p", str(port)]
@@ -198,6 +202,22 @@ def run(port: int | None) -> None:
         code = _stay(dagit)
         if code:
             raise click.ClickException(f"dagster dev ended with exit code {code}; see {log}")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Holds the lock file `path`: a second `dagster dev` on one storage would tick every sensor twice."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = acquire(path, wait_seconds=0)
+    except OSError as error:
+        raise StackError(f"{path.absolute()} cannot be written ({error.strerror})") from error
+    if lock is None:
+        raise StackError("`mlplatform run` runs here already: end it with Ctrl-C in its terminal")
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _stay(process: subprocess.Popen[bytes]) -> int:
