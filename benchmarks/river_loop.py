@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from river import forest, metrics, neighbors
+from river import forest, metrics, neighbors, stream
 
 from benchmarks.data import MONTHLY
 from mlplatform.domain.model import FeatureRows
 from mlplatform.domain.recipe import Recipe
 
-Rows = list[tuple[dict[str, float], float]]
+Rows = Iterable[tuple[dict[str, float], float]]
 # As our forest bounds itself: when it knows a window of rows, it starts anew from the newest half.
 FOREST_WINDOW = 2000
 
@@ -27,7 +27,7 @@ class BoundedForest:
 
     def __init__(self, window: int = FOREST_WINDOW) -> None:
         self._window = window
-        self._rows: Rows = []
+        self._rows: list[tuple[dict[str, float], float]] = []
         self._forest = _forest()
         self.predict_one = self._forest.predict_one
 
@@ -58,22 +58,25 @@ def swinn() -> neighbors.KNNRegressor:
     return neighbors.KNNRegressor(n_neighbors=5, engine=neighbors.SWINN(seed=1))
 
 
-def differenced(rows: FeatureRows, recipe: Recipe, indices: np.ndarray | None = None) -> Rows:
-    """What the estimator of a recipe learns from the rows of one series, ready for the loop."""
+def differenced(
+    rows: FeatureRows, recipe: Recipe, indices: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the estimator of a recipe learns from the rows of one series: (n, k) and (n,)."""
     at = np.arange(len(rows)) if indices is None else indices
     differences = recipe.differences(MONTHLY)
     at = at[rows.available[at] >= max(differences.degree, 1)]
     lags = rows.lags[at]
     features = differences.of_lags(lags, rows.available[at])[:, : recipe.lags]
+    return features, rows.value[at] - differences.reference(lags)
+
+
+def named(features: np.ndarray, targets: np.ndarray) -> Iterator[tuple[dict[str, float], float]]:
+    """The rows of arrays as River takes them, one after the other."""
     names = [f"in_{lag}" for lag in range(1, features.shape[1] + 1)]
-    targets = rows.value[at] - differences.reference(lags)
-    return [
-        (dict(zip(names, values, strict=True)), target)
-        for values, target in zip(features.tolist(), targets.tolist(), strict=True)
-    ]
+    return stream.iter_array(features, targets, feature_names=names)
 
 
-def run(regressor: Regressor, rows: Iterable[tuple[dict[str, float], float]]) -> float:
+def run(regressor: Regressor, rows: Rows) -> float:
     """Returns the mean absolute error."""
     error = metrics.MAE()
     for x, y in rows:
