@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from mlplatform.domain.recipes import load_recipes
 from mlplatform.local import ports
@@ -122,16 +121,11 @@ class Home:
 
     def ask(self, query: str) -> dict[str, Any]:
         """What Dagit answers; nothing before it answers."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql",
-            json.dumps({"query": query}).encode(),
-            {"Content-Type": "application/json"},
-        )
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return json.load(answer)["data"]
-        except OSError:
+            answer = requests.post(f"http://127.0.0.1:{self.port}/graphql", json={"query": query}, timeout=10)
+        except requests.RequestException:
             return {}
+        return answer.json()["data"]
 
     def runs(self) -> list[dict[str, Any]]:
         tags = "runsOrError { ... on Runs { results { status jobName tags { key value } } } }"
