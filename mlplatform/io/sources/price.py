@@ -86,7 +86,7 @@ class PriceSource:
     def _fetch(self) -> Price:
         import requests
 
-        what = f"price of {self._currency}"
+        what = f"source {self.name!r}: price of {self._currency}"
         deadline = time.monotonic() + self._timeout
         try:
             answer = requests.get(
