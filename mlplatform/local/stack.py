@@ -109,6 +109,7 @@ def status(settings: Settings) -> Status:
     directory = StackDirectory(settings.data_directory)
     supervisor = directory.supervisor()
     embedded = embedded_services(settings)
+    full = directory.full()
     addresses = read_json(directory.stack_file).get("services", {}) if supervisor else {}
     services = []
     for name, variable in SERVICE_VARIABLES.items():
@@ -116,7 +117,7 @@ def status(settings: Settings) -> Status:
             named = settings.variables.get(variable, "")
             services.append(Service(name, False, problem(name, settings), {"url": named}, None, None))
             continue
-        found = problem(name, settings) if supervisor else "not running"
+        found = (full or problem(name, settings)) if supervisor else "not running"
         folder = directory.service(name)
         services.append(Service(name, True, found, addresses.get(name, {}), folder, folder / "server.log"))
     return Status(directory.data_directory, supervisor, directory.supervisor_log, services)

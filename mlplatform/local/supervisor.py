@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from mlplatform.local import ports, process
-from mlplatform.local.directory import StackDirectory, acquire, read_json, write_private_json
+from mlplatform.local.directory import FULL_BYTES, StackDirectory, acquire, read_json, write_private_json
 from mlplatform.local.errors import StackError
 from mlplatform.local.probes import PROBES, NotReady
 from mlplatform.local.servers import SERVERS, Server
@@ -31,6 +31,8 @@ log = logging.getLogger("mlplatform.local.supervisor")
 
 START_SECONDS = 60
 LEAST_FREE_BYTES = 256 * 1024**2
+# A disk that was full has room again.
+ROOM_BYTES = 64 * 1024**2
 TICK_SECONDS = 0.1
 RESTARTS = 6
 SHORTEST_PAUSE_SECONDS = 0.5
@@ -112,6 +114,16 @@ class Supervised:
         self._start_again_at = time.monotonic() + delay
         log.warning("%s: ended (%s); starting again in %.1f s", self.server.name, self._ending(), delay)
 
+    def after_full_disk(self) -> None:
+        """Start again what ended for want of room, or does not write again by itself."""
+        self._restarts = 0
+        if self.gave_up:
+            self.gave_up = False
+            self._start_again_at = time.monotonic()
+        elif self.server.stays_broken_after_full_disk and self.process.poll() is None:
+            log.warning("%s: ending it, to start it again after a full disk", self.server.name)
+            self.process.send_signal(self.server.stop_signal)
+
     def _ending(self) -> str:
         code = self.process.returncode
         return f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -137,6 +149,7 @@ class Supervisor:
         self.stopping = threading.Event()
         self.supervised: dict[str, Supervised] = {}
         self.configuration = read_json(directory.configuration_file)
+        self.disk_was_full = False
 
     def run(self, started: Any) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)
@@ -156,6 +169,7 @@ class Supervisor:
                     one.tick()
                     if one.ended:
                         one.restart()
+                self._watch_disk()
         finally:
             self.directory.stack_file.unlink(missing_ok=True)
             self._stop()
@@ -194,6 +208,17 @@ class Supervisor:
                     self.supervised[name] = Supervised(self._server(name), servers_lock)
                 elif one.ended or late:
                     raise one.failure()
+
+    def _watch_disk(self) -> None:
+        free = shutil.disk_usage(self.directory.root).free
+        if free < FULL_BYTES and not self.disk_was_full:
+            log.error("the disk of %s is full: make room", self.directory.data_directory)
+            self.disk_was_full = True
+        elif free > ROOM_BYTES and self.disk_was_full:
+            log.info("the disk of %s has room again", self.directory.data_directory)
+            self.disk_was_full = False
+            for one in self.supervised.values():
+                one.after_full_disk()
 
     def _lost_port(self, server: Server) -> bool:
         inner = server.kept["inner_ports"].values()
