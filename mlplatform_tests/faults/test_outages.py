@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from mlplatform.components.online_learning import component
 from mlplatform.components.online_learning.component import SourceModel
 from mlplatform.io.online_store import OnlineStoreUnavailable
+from mlplatform.io.sources.price import PriceSource
 from mlplatform.local import ports
 from mlplatform.local.stack import running_stack
 from mlplatform.settings import Settings
 from mlplatform_tests.faults.harness import differences, run_in_child, what_is_left
 from mlplatform_tests.faults.outages import Servers, offline, online, run_in_child_while
 from mlplatform_tests.graphs import PUSHED, Graph, checks, failure_message, pushed, replay
+from mlplatform_tests.io.sources.exchange import running_exchange
+from mlplatform_tests.local.processes import environment
 
 MODELS = ["ridge", "linear"]
 # Nobody listens on the port of "discard".
@@ -105,7 +115,7 @@ def test_an_object_store_killed_again_and_again_loses_nothing(servers, fresh):
     chance = random.Random(seed)
     sources = [replay(last=60)]
     whole, struck = fresh(sources), fresh(sources)
-    for _ in range(4):
+    for _ in range(3):
         told = run_in_child_while(struck, 10, lambda: servers.kill("s3"), chance.uniform(0.0, 2.0))
         if not told.success:
             assert "object store http://127.0.0.1:" in told.failure, f"seed {seed}: {told.failure}"
@@ -127,3 +137,57 @@ def test_a_run_without_an_object_store_fails_and_names_it(servers, fresh):
     for graph in (whole, struck):
         assert run_in_child(graph, limit=1000, runs=None).exit_code == 0
     assert differences(what_is_left(whole), what_is_left(struck)) == []
+
+
+NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+def refusal_to_mount(directory: Path) -> str | None:
+    """Why no small disk can be made here; None if one can."""
+    mount = ["mount", "-t", "tmpfs", "none", str(directory)]
+    try:
+        tried = subprocess.run([*NAMESPACE, *mount], capture_output=True, text=True)
+    except FileNotFoundError as error:
+        return str(error)
+    return tried.stderr if tried.returncode else None
+
+
+def test_a_full_disk_fails_the_run_loudly_and_the_next_ones_complete_once_there_is_room(tmp_path):
+    if refusal := refusal_to_mount(tmp_path):
+        pytest.skip(f"a small disk needs a mount in a user namespace: {refusal}")
+    ended = subprocess.run(
+        [*NAMESPACE, sys.executable, "-m", "mlplatform_tests.faults.full_disk", str(tmp_path)],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert ended.returncode == 0
+    found = json.loads(ended.stdout)
+    assert found["before"]
+    assert not found["while_full"]
+    assert "object store http://127.0.0.1:" in found["failure"]
+    assert "look at `mlplatform status`" in found["failure"]
+    assert re.search(r"only \d+ MiB are free on the disk of .*: make room", found["status"]["s3"])
+    assert found["freed"], found["last_failure"]
+    assert found["exit_codes"] == [0, 0]
+    assert found["differences"] == []
+
+
+def test_a_source_that_hangs_is_named_and_the_others_lose_nothing(fresh, monkeypatch):
+    monkeypatch.setattr(component, "PriceSource", partial(PriceSource, timeout=0.3))
+    with running_exchange() as exchange:
+        bitcoin = SourceModel(name="bitcoin", type="price", currency="BTC", endpoint_url=exchange.url)
+        graph = fresh([PUSHED, bitcoin])
+        graph.push(*(pushed("room", month, 20.0 + month) for month in range(3)))
+        exchange.delay_before = 1
+        result = graph.run()
+        assert not result.success
+        assert "source 'bitcoin': price of BTC: no answer within 0.3 s" in failure_message(result)
+        exchange.delay_before = 0
+        result = graph.run()
+        assert result.success, failure_message(result)
+    log = graph.stores.table("observations").read(["series_id", "offset"]).to_pylist()
+    offsets = {
+        name: [row["offset"] for row in log if row["series_id"] == name] for name in ("room", "BTC-USD")
+    }
+    assert offsets == {"room": [0, 1, 2], "BTC-USD": [0]}
