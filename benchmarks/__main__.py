@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.measure import Row, Session, say
 
+NUMBERS = ("ours", "the other", "ratio", "goal")
 NAMES = ("fold", "series148", "tick", "lag_features", "start", "minute")
 
 
@@ -40,7 +41,7 @@ def main(names: tuple[str, ...], full: bool, json_file: Path | None) -> None:
 
 
 def _table(measured: dict[str, list[Row]]) -> Table:
-    table = Table("what", *(_right(name) for name in ("ours", "the other", "ratio", "goal")), "met")
+    table = Table("what", *(Column(name, justify="right", no_wrap=True) for name in NUMBERS), "met")
     for name, rows in measured.items():
         table.add_section()
         for row in rows:
@@ -53,12 +54,6 @@ def _table(measured: dict[str, list[Row]]) -> Table:
                 {True: "[green]yes", False: "[red]no", None: ""}[row.met],
             )
     return table
-
-
-def _right(name: str):
-    from rich.table import Column
-
-    return Column(name, justify="right", no_wrap=True)
 
 
 def _goal(row: Row) -> str:
