@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from mlplatform.components.online_learning import champions, features, ingestion, models
 from mlplatform.io.observation_log import LOG
 from mlplatform.local.directory import StackDirectory
 from mlplatform.local.probes import problem
@@ -19,6 +20,8 @@ from mlplatform_tests.faults.harness import processes
 from mlplatform_tests.graphs import Graph, checks, failure_message
 from mlplatform_tests.local.processes import descendants, eventually, program
 
+# Where steps find the policy by which they are tried again.
+STEPS = (ingestion, features, models, champions)
 PROGRAMS = {"s3": "weed", "redis": "valkey-server"}
 BACK_SECONDS = 60
 

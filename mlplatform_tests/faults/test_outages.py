@@ -22,7 +22,7 @@ from mlplatform.local import ports
 from mlplatform.local.stack import running_stack
 from mlplatform.settings import Settings
 from mlplatform_tests.faults.harness import differences, run_in_child, what_is_left
-from mlplatform_tests.faults.outages import Servers, offline, online, run_in_child_while
+from mlplatform_tests.faults.outages import STEPS, Servers, offline, online, run_in_child_while
 from mlplatform_tests.graphs import PUSHED, Graph, checks, failure_message, pushed, replay
 from mlplatform_tests.io.sources.exchange import running_exchange
 from mlplatform_tests.local.processes import environment
@@ -125,7 +125,10 @@ def test_an_object_store_killed_again_and_again_loses_nothing(servers, fresh):
     assert differences(what_is_left(whole), what_is_left(struck)) == [], f"seed {seed}"
 
 
-def test_a_run_without_an_object_store_fails_and_names_it(servers, fresh):
+def test_a_run_without_an_object_store_fails_and_names_it(servers, fresh, monkeypatch):
+    for step in STEPS:
+        # Every attempt waits for the store on its own account; one is enough to be told.
+        monkeypatch.setattr(step, "RETRY", None)
     sources = [replay(last=30)]
     whole, struck = fresh(sources), fresh(sources)
     assert struck.run(10).success
