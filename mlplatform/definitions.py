@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dagster as dg
-from dagster.components import load_defs
 
 import mlplatform.defs
 from mlplatform.resources.io_managers import FrameIOManager, SnapshotIOManager, TableIOManager
@@ -31,9 +32,20 @@ def resources() -> dict[str, object]:
     }
 
 
+def components() -> dg.Definitions:
+    """What the folders of `mlplatform.defs` declare.
+
+    Asked for the root as a whole, Dagster would also import every component library that is
+    installed, to describe its types (dagster-aws: a CPU second in each run and code server).
+    """
+    folder = Path(mlplatform.defs.__path__[0])
+    tree = dg.ComponentTree.from_module(defs_module=mlplatform.defs, project_root=folder.parents[1])
+    return dg.Definitions.merge(tree.build_defs(folder), dg.Definitions(component_tree=tree))
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
     return dg.Definitions.merge(
-        load_defs(mlplatform.defs),
+        components(),
         dg.Definitions(resources=resources(), executor=executor_for(Settings.load().executor)),
     )

@@ -77,17 +77,19 @@ class Settings:
     @property
     def lease_seconds(self) -> float:
         """How long a shard stays with an owner that is no longer heard of."""
-        return float(self.variables.get("MLPLATFORM_LEASE_SECONDS", "30"))
+        # Between two pods of a run, nobody renews.
+        return self._number("MLPLATFORM_LEASE_SECONDS", 30 if self.environment == "local" else 300)
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Names of the sources to read instead of those that are enabled in YAML; empty: those."""
-        return tuple(filter(None, self.variables.get("MLPLATFORM_SOURCES", "").split(",")))
+        names = (name.strip() for name in self.variables.get("MLPLATFORM_SOURCES", "").split(","))
+        return tuple(filter(None, names))
 
     @property
     def replay_primed(self) -> float:
         """Share of a replay that is read at once; the rest comes one observation a read."""
-        return float(self.variables.get("MLPLATFORM_REPLAY_PRIMED", "1"))
+        return self._number("MLPLATFORM_REPLAY_PRIMED", 1)
 
     @cached_property
     def s3(self) -> S3Settings:
@@ -152,6 +154,13 @@ class Settings:
                 f"{path} names no service {service!r}: set {variable}, or restart with "
                 "`mlplatform down` and `mlplatform up`"
             ) from None
+
+    def _number(self, variable: str, default: float) -> float:
+        value = self.variables.get(variable, "")
+        try:
+            return float(value) if value else default
+        except ValueError:
+            raise ConfigurationError(f"{variable}={value!r} is not a number") from None
 
     def _choice(self, variable: str, default: str, allowed: tuple[str, ...]) -> Any:
         value = self.variables.get(variable, default)

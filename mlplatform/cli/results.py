@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from difflib import get_close_matches
 from statistics import median
@@ -122,18 +123,20 @@ def _summary(rows: list[dict[str, Any]], champions: dict[str, dict[str, Any]]) -
     by_series: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
         by_series.setdefault(row["series_id"], {})[row["model"]] = row
-    baselines = {name for name in next(iter(by_series.values())) if name.endswith("naive")}
+    to_beat = {
+        series_id: min((row["mae"] for row in models.values() if row["baseline"]), default=math.nan)
+        for series_id, models in by_series.items()
+    }
     table = Table(title=f"{len(by_series)} series", pad_edge=False)
     for column in ("model", "learned", "MAE against the best baseline (median)", "champion of"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for name in sorted({row["model"] for row in rows}):
+        mine = {series_id: models[name] for series_id, models in by_series.items() if name in models}
         ratios = [
-            models[name]["mae"] / best
-            for models in by_series.values()
-            if (best := min(models[b]["mae"] for b in baselines)) > 0
+            row["mae"] / to_beat[series_id] for series_id, row in mine.items() if to_beat[series_id] > 0
         ]
-        learned = sum(models[name]["observations"] for models in by_series.values())
+        learned = sum(row["observations"] for row in mine.values())
         titles = sum(row["champion"] == name for row in champions.values())
         table.add_row(name, f"{learned:,}", f"{median(ratios):.3f}" if ratios else "", str(titles or ""))
     Console().print(table)
-    print("One series in full: mlplatform results --series ID")
+    print("One series in full: --series ID")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,21 +21,24 @@ class Contest:
 
     The rolling error is an exponentially weighted mean of absolute errors with a half-life of 60
     observations. A challenger becomes champion when it has made at least 24 predictions and its
-    error is at least 5 % below the champion's, so that the title does not change hands on noise.
+    error is at least 5 % below the champion's, so that the title does not change hands on
+    noise. A champion that has said nothing for 24 observations has lost it.
     """
 
     champion: str | None = None
     since_offset: int = 0
     errors: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    absent: int = 0
     metrics: RollingMetrics = field(default_factory=RollingMetrics)
 
     def predict(self, predictions: Mapping[str, float], candidates: set[str]) -> tuple[str, float]:
-        """Who serves and what it says; the first candidate by name where there is no champion yet."""
+        """Who serves and what it says; the best candidate so far where no champion has spoken."""
         if self.champion is not None and self.champion in predictions:
             return self.champion, predictions[self.champion]
-        first = min(candidates & set(predictions), default=min(predictions))
-        return first, predictions[first]
+        eligible = candidates & predictions.keys() or set(predictions)
+        best = min(eligible, key=lambda name: (self.errors.get(name, math.inf), name))
+        return best, predictions[best]
 
     def learn(
         self, offset: int, value: float, predictions: Mapping[str, float], candidates: set[str]
@@ -48,14 +52,17 @@ class Contest:
             weight = max(1 / count, 1 - 0.5 ** (1 / HALF_LIFE))
             error = self.errors.get(name, 0.0)
             self.errors[name] = error + weight * (abs(value - prediction) - error)
-        ready = [n for n in candidates if self.counts.get(n, 0) >= WARM_UP]
+        # A model that no longer learns has an error that no longer moves: it cannot lead.
+        ready = [n for n in candidates & predictions.keys() if self.counts[n] >= WARM_UP]
+        self.absent = 0 if self.champion in predictions else self.absent + 1
         if not ready:
             return
         leader = min(ready, key=lambda name: (self.errors[name], name))
-        if leader == self.champion:
-            return
-        if self.champion is None or self.errors[leader] < (1 - HYSTERESIS) * self.errors[self.champion]:
-            self.champion, self.since_offset = leader, offset + 1
+        to_beat = math.inf
+        if self.champion is not None and self.absent < WARM_UP:
+            to_beat = (1 - HYSTERESIS) * self.errors[self.champion]
+        if leader != self.champion and self.errors[leader] < to_beat:
+            self.champion, self.since_offset, self.absent = leader, offset + 1, 0
 
     def loses_to(self, baselines: set[str]) -> str | None:
         """The baseline with a lower rolling error than the champion's, if there is one."""

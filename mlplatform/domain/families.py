@@ -15,9 +15,9 @@ DEFAULT_LAGS = 15
 class AbsurdityBand:
     """Refuses a value that no earlier one makes plausible.
 
-    A value is absurd when its distance from the median of the last values exceeds both `width`
-    times their range and the size of the median itself; `minimum_values` must be known before. Zeros
-    alone give no scale, so that after them anything is plausible.
+    A value is absurd when its distance from the median of the last values exceeds `width` times
+    their range, or a tenth of the median where that is larger; `minimum_values` must be known
+    before. Zeros alone give no scale, so that after them anything is plausible.
     """
 
     width: float = 10.0
@@ -27,8 +27,8 @@ class AbsurdityBand:
         if len(last_values) < self.minimum_values:
             return False
         middle = median(last_values)
-        spread = max(last_values) - min(last_values)
-        return 0 < max(self.width * spread, abs(middle)) < abs(value - middle)
+        spread = max(max(last_values) - min(last_values), abs(middle) / 10)
+        return 0 < self.width * spread < abs(value - middle)
 
 
 @dataclass(frozen=True)

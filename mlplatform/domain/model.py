@@ -18,6 +18,10 @@ from mlplatform.domain.recipe import Recipe
 class ModelError(Exception):
     """A model cannot learn; the message names the model, the series and the offset."""
 
+    def __init__(self, message: str, series_id: str = "") -> None:
+        super().__init__(message)
+        self.series_id = series_id
+
 
 @dataclass(frozen=True)
 class FeatureRows:
@@ -36,6 +40,13 @@ class FeatureRows:
 
     def __len__(self) -> int:
         return len(self.position)
+
+    def without(self, series_ids: Collection[str]) -> FeatureRows:
+        """The rows of all other series."""
+        if not series_ids:
+            return self
+        kept = np.array([series_id not in series_ids for series_id in self.series_id], dtype=bool)
+        return FeatureRows(**{name: column[kept] for name, column in vars(self).items()})
 
     def by_series(self) -> Iterator[tuple[str, np.ndarray]]:
         """Each series with the indices of its rows, in order of their offsets."""
@@ -141,6 +152,7 @@ class ModelSet:
         self.recipes = recipes
         self.families = families
         self.models: dict[tuple[str, str], Model] = {}
+        self.behind: set[str] = set()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -173,5 +185,7 @@ class ModelSet:
                 try:
                     predictions[recipe.name][indices] = model.fold(*columns)
                 except Exception as error:
-                    raise ModelError(f"model {recipe.name!r} of series {series_id!r}: {error}") from error
+                    kind = "" if isinstance(error, ModelError) else f"{type(error).__name__}: "
+                    said = f"model {recipe.name!r} of series {series_id!r}: {kind}{error}"
+                    raise ModelError(said, series_id) from error
         return predictions

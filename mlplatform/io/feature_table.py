@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mlplatform.domain.families import Families
-from mlplatform.domain.lags import lag_matrix
-from mlplatform.domain.model import FeatureRows
 from mlplatform.domain.observations import Tail
 from mlplatform.io.tables import TableSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from mlplatform.domain.model import FeatureRows
 
 # The columns in_1 … in_N follow, as many as the widest family has lags.
 FEATURES = TableSpec(
@@ -42,35 +40,50 @@ def feature_rows(log: pa.Table, tails: dict[str, Tail], families: Families) -> p
 
     A row of a family with fewer lags than the widest has nulls in the columns it does not use.
     """
+    import numpy as np
     import pyarrow as pa
 
-    values = log["value"].to_numpy()
-    names, codes = np.unique(log["series_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    encoded = log["series_id"].combine_chunks().dictionary_encode()
+    names, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    values, event_times, widest = log["value"].to_numpy(), log["event_time"], families.widest
+    family_of = [families.of(name) for name in names]
+    # All series one after the other, each behind its earlier values, and zeros where there are none.
     order = np.argsort(codes, kind="stable")
-    bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    event_times = log["event_time"]
-    matrix = np.full((len(log), families.widest), np.nan)
+    place = np.empty(len(log), dtype=np.int64)
+    place[order] = np.arange(len(log)) + widest * (codes[order] + 1)
+    padded = np.zeros(len(log) + widest * len(names))
+    padded[place] = values
+    starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
     available = np.empty(len(log), dtype=np.int32)
-    versions = np.empty(len(log), dtype=object)
-    for code, series_id in enumerate(names.tolist()):
-        rows = order[bounds[code] : bounds[code + 1]]
-        family, tail = families.of(series_id), tails.get(series_id, Tail())
-        matrix[rows, : family.lags], available[rows] = lag_matrix(tail.values, values[rows], family.lags)
-        versions[rows] = family.version
-        newest = (*values[rows][::-1][: family.lags].tolist(), *tail.values)[: family.lags]
+    for code, (series_id, family) in enumerate(zip(names, family_of, strict=True)):
+        rows, tail = order[starts[code] : starts[code + 1]], tails.get(series_id, Tail())
+        first, end = int(place[rows[0]]), int(place[rows[-1]]) + 1
+        known = tail.values[: family.lags]
+        padded[first - len(known) : first] = known[::-1]
+        available[rows] = np.minimum(len(known) + np.arange(len(rows)), family.lags)
+        newest = padded[max(end - family.lags, first - len(known)) : end][::-1]
         tails[series_id] = Tail(
-            tail.next_offset + len(rows), event_times[int(rows[-1])].as_py(), tuple(newest)
+            tail.next_offset + len(rows), event_times[int(rows[-1])].as_py(), tuple(newest.tolist())
         )
-    table = log.select(["shard", "position", "series_id", "offset", "event_time", "value"])
-    table = table.append_column("feature_version", pa.array(versions, pa.string()))
-    table = table.append_column("available_lags", pa.array(available))
-    for lag, name in enumerate(lag_names(families.widest)):
-        table = table.append_column(name, pa.array(matrix[:, lag], from_pandas=True))
-    return table
+    versions = pa.array([family.version for family in family_of], pa.string())
+    lags = np.array([family.lags for family in family_of])
+    columns = {
+        **{name: log[name] for name in ("shard", "position", "series_id", "offset", "event_time", "value")},
+        "feature_version": versions.take(encoded.indices),
+        "available_lags": pa.array(available),
+    }
+    for lag, name in enumerate(lag_names(widest), start=1):
+        unused = lags[codes] < lag if (lags < lag).any() else None
+        columns[name] = pa.array(padded.take(place - lag), mask=unused)
+    return pa.table(columns)
 
 
 def to_feature_rows(table: pa.Table) -> FeatureRows:
     """Rows of the table as the arrays that models learn from."""
+    import numpy as np
+
+    from mlplatform.domain.model import FeatureRows
+
     lags = [name for name in table.schema.names if name.startswith("in_")]
     matrix = np.empty((len(table), len(lags)))
     for lag, name in enumerate(lag_names(len(lags))):

@@ -44,6 +44,10 @@ QUARANTINE = TableSpec(
 )
 
 
+# The head that tells with how many shards the log is written.
+SHARDS = "shards"
+
+
 def log_stream(shard: int) -> str:
     return f"log/{shard}"
 

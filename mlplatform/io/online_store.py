@@ -39,10 +39,17 @@ class OnlineStoreUnavailable(Exception):
 
 
 class OnlineStore:
-    """`series:{id}:values` (newest first, the seed's key) and `series:{id}:head` (their offset)."""
+    """`series:{id}:values` (newest first, the seed's key) and `series:{id}:head` (their offset).
 
-    def __init__(self, url: str) -> None:
+    `prefix` keeps apart what belongs to different logs.
+    """
+
+    def __init__(self, url: str, prefix: str = "") -> None:
         self._url = url
+        self._prefix = f"{prefix}:" if prefix else ""
+
+    def _keys(self, series_id: str) -> list[str]:
+        return [f"{self._prefix}series:{series_id}:{part}" for part in ("head", "values")]
 
     @cached_property
     def _redis(self) -> Redis:
@@ -64,7 +71,7 @@ class OnlineStore:
             publish = self._redis.register_script(_PUBLISH)
             pipeline = self._redis.pipeline(transaction=False)
             for series_id, offset, values in newest:
-                publish(_keys(series_id), [offset, len(values), *map(repr, values)], client=pipeline)
+                publish(self._keys(series_id), [offset, len(values), *map(repr, values)], client=pipeline)
             return sum(pipeline.execute())
         except redis.RedisError as error:
             raise OnlineStoreUnavailable(f"Redis: {error}; look at `mlplatform status`") from error
@@ -81,7 +88,7 @@ class OnlineStore:
 
         try:
             push = self._redis.register_script(_PUSH)
-            _, values = push(_keys(series_id), [offset, keep, repr(value)])
+            _, values = push(self._keys(series_id), [offset, keep, repr(value)])
             return [float(each) for each in values]
         except redis.RedisError as error:
             raise OnlineStoreUnavailable(f"Redis: {error}; look at `mlplatform status`") from error
@@ -90,7 +97,7 @@ class OnlineStore:
         """Offset of the newest value and the values, newest first; None for an unknown series."""
         import redis
 
-        head, values = _keys(series_id)
+        head, values = self._keys(series_id)
         try:
             pipeline = self._redis.pipeline()
             pipeline.hget(head, "offset")
@@ -99,7 +106,3 @@ class OnlineStore:
         except redis.RedisError as error:
             raise OnlineStoreUnavailable(f"Redis: {error}; look at `mlplatform status`") from error
         return None if offset is None else (int(offset), [float(each) for each in found])
-
-
-def _keys(series_id: str) -> list[str]:
-    return [f"series:{series_id}:head", f"series:{series_id}:values"]

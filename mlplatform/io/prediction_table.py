@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mlplatform.domain.model import FeatureRows
 from mlplatform.io.tables import TableSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+
+    from mlplatform.domain.model import FeatureRows
 
 PREDICTIONS = TableSpec(
     "predictions",
@@ -44,6 +44,7 @@ def prediction_rows(
         predictions: {model: (n,)} what each said of the n rows.
         versions: {model: version of its recipe}.
     """
+    import numpy as np
     import pyarrow as pa
 
     count, models = len(rows), list(predictions)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlplatform.domain.model import ModelSet
 from mlplatform.io.object_store import ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from mlplatform.domain.model import ModelSet
 
 PREFIX = "frames"
 FORECAST_STEPS = 5
@@ -53,6 +54,7 @@ def metrics_frame(models: ModelSet) -> pa.Table:
             {
                 "model": name,
                 "series_id": series_id,
+                "baseline": model.drift is None,
                 "observations": model.next_offset,
                 "drifts": model.drift.detections if model.drift else 0,
                 **model.metrics.summary(),

@@ -24,6 +24,10 @@ class Signer:
         """Takes `MLPLATFORM_SNAPSHOT_KEY`, else the key in the data directory, made on first use."""
         if settings.snapshot_key:
             return cls(settings.snapshot_key.encode())
+        if settings.environment != "local":
+            raise ConfigurationError(
+                "MLPLATFORM_SNAPSHOT_KEY is not set: each process would refuse the snapshots of the others"
+            )
         path = settings.data_directory / "keys" / "snapshot.key"
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlplatform.domain.families import Families
-from mlplatform.domain.recipe import Recipe
+from mlplatform import domain
 from mlplatform.io.snapshots import Snapshot, SnapshotStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from mlplatform.domain.families import Families
+    from mlplatform.domain.recipe import Recipe
 
 # Raised when the meaning of the pickled classes changes: older snapshots are then rebuilt by replay.
 FORMAT = "1"
@@ -63,10 +68,10 @@ class StateStore:
             return State(empty, etag=etag, refused=f"it cannot be read: {type(error).__name__}: {error}")
         return State(content, snapshot.position, _from_ipc(rows), etag)
 
-    def commit(
+    def prepare(
         self, name: str, shard: int, versions: Mapping[str, str], state: State, metadata: Mapping[str, object]
     ) -> Commit:
-        """The commit that makes this state the stored one, unless another writer comes first."""
+        """The commit that will make this state the stored one, unless another writer comes first."""
         content = pickle.dumps((state.content, _to_ipc(state.unpublished)), protocol=5)
         snapshot = Snapshot(
             name, shard, state.position, zlib.compress(content, level=1), dict(versions), dict(metadata)
@@ -79,11 +84,19 @@ def versions_of(recipes: tuple[Recipe, ...], families: Families) -> dict[str, st
     libraries = sorted({library for recipe in recipes for library in recipe.libraries} | {"numpy"})
     return {
         "format": FORMAT,
+        "code": _code(),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         **{library: version(library) for library in libraries},
         **{f"recipe {recipe.name}": recipe.digest for recipe in recipes},
         "families": families.version,
     }
+
+
+@cache
+def _code() -> str:
+    """Names the code of the domain by its content: what learns and predicts is all there."""
+    sources = sorted(Path(domain.__path__[0]).rglob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 
 def _to_ipc(rows: pa.Table | None) -> bytes | None:

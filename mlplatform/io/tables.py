@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from mlplatform.io.object_store import Conflict, ObjectStore
 
@@ -18,6 +20,21 @@ PREFIX = "tables"
 # One commit a minute: a reader has to replay the commits since the last checkpoint, so that it must
 # not be far, and old commits are of no use to anybody.
 CONFIGURATION = {"delta.checkpointInterval": "20", "delta.logRetentionDuration": "interval 2 days"}
+
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate[Table, Parameters], Result],
+) -> Callable[Concatenate[Table, Parameters], Result]:
+    @wraps(method)
+    def in_turn(table: Table, *arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
+        with table.turn:
+            return method(table, *arguments, **named)
+
+    return in_turn
 
 
 @dataclass(frozen=True)
@@ -53,9 +70,11 @@ class Table:
         self.spec = spec
         self.url = store.url(f"{PREFIX}/{spec.name}")
         self._store = store
+        # A handle that moves to a newer version under a writer would move the base of its commit.
+        self.turn = threading.RLock()
         self._opened: DeltaTable | None = None
         self._heads: tuple[int, dict[str, int]] = (-1, {})
-        self._read: tuple[object, pa.Table] | None = None
+        self._read: tuple[object, ds.Expression, pa.Table] | None = None
 
     def open(self) -> DeltaTable | None:
         """The newest version, or None before the first append."""
@@ -73,6 +92,7 @@ class Table:
                 return None
         return self._opened
 
+    @_one_at_a_time
     def heads(self, *streams: str) -> list[int]:
         """How far each stream has been written; 0 before its first append."""
         table = self.open()
@@ -82,6 +102,7 @@ class Table:
     def head(self, stream: str) -> int:
         return self.heads(stream)[0]
 
+    @_one_at_a_time
     def append(
         self,
         rows: pa.Table,
@@ -131,6 +152,7 @@ class Table:
                 )
         return len(rows)
 
+    @_one_at_a_time
     def read(
         self, columns: list[str] | None = None, start: int = 0, where: ds.Expression | None = None
     ) -> pa.Table:
@@ -148,13 +170,14 @@ class Table:
         if where is not None:
             condition &= where
         # Every model of a run asks for the same rows.
-        asked = (table.version(), names, str(condition))
-        if self._read is None or self._read[0] != asked:
+        asked = (table.version(), names)
+        if self._read is None or self._read[0] != asked or not self._read[1].equals(condition):
             with self._errors_named():
                 rows = table.to_pyarrow_dataset().to_table(columns=names, filter=condition)
-            self._read = (asked, rows.sort_by(self.spec.position))
-        return self._read[1]
+            self._read = (asked, condition, rows.sort_by(self.spec.position))
+        return self._read[2]
 
+    @_one_at_a_time
     def replace(self, rows: pa.Table, predicate: str) -> None:
         """Puts `rows` in the place of those that the SQL predicate selects, in one transaction.
 
@@ -167,6 +190,7 @@ class Table:
         with self._errors_named():
             write_deltalake(table, rows, mode="overwrite", predicate=predicate, schema_mode="merge")
 
+    @_one_at_a_time
     def compact(self, keep_hours: int) -> dict[str, int]:
         """Merges small files and drops those that no version younger than `keep_hours` needs."""
         table = self.open()
@@ -176,7 +200,8 @@ class Table:
             merged = table.optimize.compact()
             table.create_checkpoint()
             table.cleanup_metadata()
-            dropped = table.vacuum(keep_hours, dry_run=False, enforce_retention_duration=False)
+            # Full: also what killed writers left, which no version names.
+            dropped = table.vacuum(keep_hours, dry_run=False, enforce_retention_duration=False, full=True)
         return {"files": len(table.file_uris()), "merged": merged["numFilesRemoved"], "removed": len(dropped)}
 
     def _heads_of(self, table: DeltaTable, streams: Collection[str]) -> dict[str, int]:

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import dagster as dg
 
+from mlplatform.io.failures import Failures
 from mlplatform.io.feature_table import FEATURES
 from mlplatform.io.leases import Leases
 from mlplatform.io.object_store import ObjectStore
@@ -15,11 +16,12 @@ from mlplatform.io.prediction_table import PREDICTIONS
 from mlplatform.io.results import Frames
 from mlplatform.io.signing import Signer
 from mlplatform.io.snapshots import SnapshotStore
+from mlplatform.io.sources.push import INBOX
 from mlplatform.io.states import StateStore
 from mlplatform.io.tables import Table
 from mlplatform.settings import Settings
 
-TABLES = {spec.name: spec for spec in (LOG, QUARANTINE, FEATURES, PREDICTIONS)}
+TABLES = {spec.name: spec for spec in (LOG, QUARANTINE, FEATURES, PREDICTIONS, INBOX)}
 
 
 class Stores(dg.ConfigurableResource):
@@ -46,12 +48,16 @@ class Stores(dg.ConfigurableResource):
         return Frames(self.objects)
 
     @cached_property
+    def failures(self) -> Failures:
+        return Failures(self.objects)
+
+    @cached_property
     def leases(self) -> Leases:
         return Leases(self.objects, self.settings.lease_seconds)
 
     @cached_property
     def online(self) -> OnlineStore:
-        return OnlineStore(self.settings.redis_url)
+        return OnlineStore(self.settings.redis_url, self.settings.s3.prefix)
 
     @cached_property
     def _tables(self) -> dict[str, Table]:

@@ -41,7 +41,7 @@ def states(snapshots: SnapshotStore) -> StateStore:
 
 
 def commit(states: StateStore, snapshots: SnapshotStore, state: State) -> str:
-    made = states.commit("linear", 0, VERSIONS, state, {})
+    made = states.prepare("linear", 0, VERSIONS, state, {})
     return snapshots.commit(made.snapshot, made.etag)
 
 

@@ -8,6 +8,7 @@ import time
 import dagster as dg
 
 from mlplatform.components.online_learning.graph import SHARD_TAG, OnlineGraph
+from mlplatform.domain.observations import SourceError
 from mlplatform.io.observation_log import LOG, log_stream, source_stream
 from mlplatform.resources.stores import Stores
 
@@ -50,7 +51,11 @@ def poll_sensor(graph: OnlineGraph) -> dg.SensorDefinition:
             head, *read_up_to = log.heads(log_stream(shard), *streams)
             waiting = {}
             for name, after in zip(graph.active, read_up_to, strict=True):
-                waiting[name] = graph.sources[name](stores.objects).available(after) - after
+                try:
+                    waiting[name] = graph.sources[name](stores.objects).available(after) - after
+                except SourceError as error:
+                    context.log.error(str(error))
+                    reasons.append(str(error))
             positions[shard] = head
             if not any(waiting.values()):
                 reasons.append(f"shard {shard}: nothing waits")

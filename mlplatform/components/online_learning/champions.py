@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlplatform.components.online_learning.graph import CHAMPION, FAILED_TAG, RETRY, OnlineGraph, owned_shard
+from mlplatform.components.online_learning.graph import CHAMPION, RETRY, OnlineGraph, owned_shard
 from mlplatform.domain.champion import Contest
 from mlplatform.io.observation_log import LOG, log_stream
 from mlplatform.io.prediction_table import PREDICTIONS, prediction_stream
@@ -47,7 +47,7 @@ def champion_asset(graph: OnlineGraph) -> dg.AssetsDefinition:
         retry_policy=RETRY,
     )
     def champion(context: dg.AssetExecutionContext, stores: Stores):
-        with owned_shard(context, stores) as (shard, _):
+        with owned_shard(context, graph, stores) as (shard, _):
             yield from _choose(context, graph, stores, shard)
             stores.leases.release(shard, context.run.run_id)
 
@@ -63,7 +63,7 @@ def _choose(context, graph: OnlineGraph, stores: Stores, shard: int):
     published = table.head(prediction_stream(CHAMPION, shard))
     contests: dict[str, Contest] = state.content
     if _contend(state, contests, table, shard, candidates, published):
-        commit = stores.states.commit(CHAMPION, shard, versions, state, {})
+        commit = stores.states.prepare(CHAMPION, shard, versions, state, {})
         stores.snapshots.commit(commit.snapshot, commit.etag)
     if state.unpublished is not None:
         table.append(state.unpublished, prediction_stream(CHAMPION, shard), state.position)
@@ -90,7 +90,7 @@ def _choose(context, graph: OnlineGraph, stores: Stores, shard: int):
             "examples": str(dict(list(losing.items())[:5])),
         },
     )
-    _fail_if_behind(context, graph, stores, table, shard)
+    _tell_failures(context, graph, stores, table, shard)
 
 
 def _contend(
@@ -162,20 +162,15 @@ def _mean_error(contests: Mapping[str, Contest]) -> float:
     return sum(errors) / len(errors) if errors else 0.0
 
 
-def _fail_if_behind(context, graph: OnlineGraph, stores: Stores, table: Table, shard: int) -> None:
-    """Raises: a model has not learned all of the log."""
+def _tell_failures(context, graph: OnlineGraph, stores: Stores, table: Table, shard: int) -> None:
+    """Raises: a source was not read, or a model has not learned all of the log."""
+    reasons = stores.failures.take(context.run.run_id)
     head = stores.table(LOG.name).head(log_stream(shard))
     names = list(graph.steps)
     heads = table.heads(*(prediction_stream(name, shard) for name in names))
-    behind = {name: at for name, at in zip(names, heads, strict=True) if at < head}
-    if behind:
-        tags = context.instance.get_run_by_id(context.run.run_id).tags
-        reasons = "; ".join(
-            f"{name} stands at position {at} of {head}: "
-            + tags.get(f"{FAILED_TAG}{name}", "it did not learn in this run")
-            for name, at in behind.items()
-        )
-        raise dg.Failure(
-            f"{reasons}. The next run tries again; materialise models/{next(iter(behind))} to do it now",
-            allow_retries=False,
-        )
+    for name, at in zip(names, heads, strict=True):
+        if at < head:
+            reasons.setdefault(name, f"it stands at position {at} of {head}")
+    if reasons:
+        told = "; ".join(f"{part}: {reason}" for part, reason in reasons.items())
+        raise dg.Failure(f"{told}. Everything else went on; the next run tries again", allow_retries=False)

@@ -82,7 +82,7 @@ def feature_asset(graph: OnlineGraph) -> dg.AssetsDefinition:
         retry_policy=RETRY,
     )
     def lag_features(context: dg.AssetExecutionContext, config: FeatureConfig, stores: Stores):
-        with owned_shard(context, stores) as (shard, _):
+        with owned_shard(context, graph, stores) as (shard, _):
             yield from _make(context, graph, config, stores, shard, names)
 
     return lag_features
@@ -102,6 +102,9 @@ def _make(context, graph: OnlineGraph, config: FeatureConfig, stores: Stores, sh
     if len(rows):
         state.position = rows["position"][-1].as_py() + 1
         features = feature_rows(rows, tails, graph.families)
+        if state.refused:
+            # Rows of other definitions must not stay beside the new ones.
+            stores.table(FEATURES.name).replace(features, f"shard = {shard}")
         append = Append(features, feature_stream(shard), state.position)
     yield dg.MaterializeResult(
         asset_key="lag_features",
@@ -112,7 +115,7 @@ def _make(context, graph: OnlineGraph, config: FeatureConfig, stores: Stores, sh
         },
     )
     if append is not None:
-        commit = stores.states.commit(STATE, shard, _versions(graph.families), state, {})
+        commit = stores.states.prepare(STATE, shard, _versions(graph.families), state, {})
         stores.snapshots.commit(commit.snapshot, commit.etag)
     if config.rebuild:
         check_series(config.rebuild, tails)

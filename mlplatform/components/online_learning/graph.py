@@ -17,7 +17,6 @@ from mlplatform.io.sources import Source
 from mlplatform.resources.stores import Stores
 
 SHARD_TAG = "mlplatform/shard"
-FAILED_TAG = "mlplatform/failed."
 BASELINES = "baselines"
 CHAMPION = "champion"
 
@@ -54,12 +53,19 @@ class OnlineGraph:
 
 
 @contextmanager
-def owned_shard(context: dg.AssetExecutionContext, stores: Stores) -> Iterator[tuple[int, Lease]]:
+def owned_shard(
+    context: dg.AssetExecutionContext, graph: OnlineGraph, stores: Stores
+) -> Iterator[tuple[int, Lease]]:
     """The shard of this run with its lease, which the run's steps share.
 
     Raises:
         dg.Failure: another run is at work on the shard.
     """
+    if SHARD_TAG not in context.run.tags and graph.shards > 1:
+        raise dg.Failure(
+            f"the graph has {graph.shards} shards: say which one with the tag {SHARD_TAG}",
+            allow_retries=False,
+        )
     shard = int(context.run.tags.get(SHARD_TAG, "0"))
     try:
         with stores.leases.hold(shard, context.run.run_id) as lease:

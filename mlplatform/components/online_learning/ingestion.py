@@ -10,11 +10,12 @@ from pydantic import Field
 from mlplatform.components.online_learning.features import load_tails
 from mlplatform.components.online_learning.graph import RETRY, OnlineGraph, owned_shard
 from mlplatform.components.online_learning.schema import column_schema
-from mlplatform.domain.observations import Submission, Tail, admit
+from mlplatform.domain.observations import SourceError, Submission, Tail, admit
 from mlplatform.io.object_store import Conflict
 from mlplatform.io.observation_log import (
     LOG,
     QUARANTINE,
+    SHARDS,
     log_rows,
     log_stream,
     owner_stream,
@@ -25,6 +26,7 @@ from mlplatform.io.tables import Table
 from mlplatform.resources.io_managers import Append
 from mlplatform.resources.stores import Stores
 
+FEW_SERIES = 20
 # A producer's clock may be fast; what is dated later than this would block its series.
 BELIEVED_CLOCK_ERROR = timedelta(days=1)
 WARN_AFTER, FAIL_AFTER = timedelta(minutes=3), timedelta(minutes=10)
@@ -75,6 +77,7 @@ def ingestion_asset(graph: OnlineGraph) -> dg.AssetsDefinition:
                 description="Offsets go on where each series ended: no gap, no duplicate, in order.",
                 blocking=True,
             ),
+            dg.AssetCheckSpec("sources_answer", asset=observations.key, description="Every source was read."),
             dg.AssetCheckSpec(
                 "nothing_refused", asset=quarantine.key, description="No submission of this run was refused."
             ),
@@ -82,7 +85,7 @@ def ingestion_asset(graph: OnlineGraph) -> dg.AssetsDefinition:
         retry_policy=RETRY,
     )
     def ingest(context: dg.AssetExecutionContext, config: IngestionConfig, stores: Stores):
-        with owned_shard(context, stores) as (shard, lease):
+        with owned_shard(context, graph, stores) as (shard, lease):
             yield from _ingest(context, graph, config, stores, shard, lease.token)
 
     return ingest
@@ -96,6 +99,9 @@ def _known(log: Table, shard: int, submissions: Sequence[Submission]) -> set[tup
         return set()
     ids = [str(submission.observation_id) for submission in submissions]
     within = (ds.field("observation_id") >= min(ids)) & (ds.field("observation_id") <= max(ids))
+    series = {submission.series_id for submission in submissions}
+    if len(series) <= FEW_SERIES:
+        within &= ds.field("series_id").isin(sorted(series))
     rows = log.read(["series_id", "observation_id"], where=within & (ds.field("shard") == shard))
     return set(zip(rows["series_id"].to_pylist(), rows["observation_id"].to_pylist(), strict=True))
 
@@ -142,21 +148,44 @@ def _ingest(context, graph: OnlineGraph, config: IngestionConfig, stores: Stores
     if unknown:
         known = ", ".join(graph.sources)
         raise dg.Failure(f"no source {', '.join(unknown)}; there are {known}", allow_retries=False)
-    sources = [graph.sources[name](stores.objects) for name in names]
-    streams = [source_stream(source.name, shard) for source in sources]
-    head, fence, *read_up_to = log.heads(log_stream(shard), owner_stream(shard), *streams)
+    quarantine = stores.table(QUARANTINE.name)
+    streams = [source_stream(name, shard) for name in names]
+    head, fence, shards, *read_up_to = log.heads(log_stream(shard), owner_stream(shard), SHARDS, *streams)
     if fence > token:
         raise Conflict(f"shard {shard} has a newer owner (token {fence}, ours is {token})")
+    if shards not in (0, graph.shards):
+        raise dg.Failure(
+            f"the log was written with shards: {shards}, not {graph.shards}; series would be learned twice. "
+            "Set it back, or start a new log with another MLPLATFORM_S3_PREFIX",
+            allow_retries=False,
+        )
     submissions: list[Submission] = []
     advanced: dict[str, int] = {}
+    broken: dict[str, str] = {}
     waiting = 0
-    for source, stream, after in zip(sources, streams, read_up_to, strict=True):
-        taken = source.read(after, config.limit or graph.limit)
+    for name, stream, after, refused_up_to in zip(
+        names, streams, read_up_to, quarantine.heads(*streams), strict=True
+    ):
+        try:
+            source = graph.sources[name](stores.objects)
+            taken = source.read(after, config.limit or graph.limit)
+        except SourceError as error:
+            # One that cannot be read must not keep the others waiting.
+            broken[name] = str(error)
+            context.log.error(str(error))
+            continue
+        if refused_up_to - 1 > after:
+            # A run died between its two appends: the same submissions again, so that none is decided twice.
+            taken = [each for each in taken if each.source_position < refused_up_to]
         if taken:
             advanced[stream] = taken[-1].source_position
             waiting += source.available(advanced[stream]) - advanced[stream]
-            context.log.info(f"{len(taken)} submissions from {source.name}")
+            context.log.info(f"{len(taken)} submissions from {name}")
         submissions += [s for s in taken if graph.shard_of_series(s.series_id) == shard]
+    if broken and len(broken) == len(names):
+        raise dg.Failure("; ".join(broken.values()), allow_retries=False)
+    for name, reason in broken.items():
+        stores.failures.note(context.run.run_id, f"source {name}", reason)
     tails = load_tails(stores, graph.families, shard, log, head)
     before = dict(tails)
     accepted, refused = admit(
@@ -167,7 +196,6 @@ def _ingest(context, graph: OnlineGraph, config: IngestionConfig, stores: Stores
         until=datetime.now(UTC) + BELIEVED_CLOCK_ERROR,
     )
 
-    quarantine = stores.table(QUARANTINE.name)
     for name in {refusal.submission.source for refusal in refused}:
         # One append for each source, since each has positions of its own.
         rows = [refusal for refusal in refused if refusal.submission.source == name]
@@ -189,7 +217,7 @@ def _ingest(context, graph: OnlineGraph, config: IngestionConfig, stores: Stores
             log_stream(shard),
             head + len(accepted),
             expected={log_stream(shard): head, owner_stream(shard): fence},
-            also={**advanced, owner_stream(shard): token},
+            also={**advanced, owner_stream(shard): token, SHARDS: graph.shards},
         )
     newest = max((o.event_time for o in accepted), default=None)
     lag = {"lag_seconds": (datetime.now(UTC) - newest).total_seconds()} if newest else {}
@@ -199,6 +227,12 @@ def _ingest(context, graph: OnlineGraph, config: IngestionConfig, stores: Stores
         metadata={"position": head + len(accepted), "waiting": waiting, "series": len(tails), **lag},
     )
     yield from _checks(log, shard, head, head + len(accepted), before)
+    yield dg.AssetCheckResult(
+        asset_key="observations",
+        check_name="sources_answer",
+        passed=not broken,
+        metadata=dict(broken),
+    )
     yield dg.AssetCheckResult(
         asset_key="quarantine",
         check_name="nothing_refused",

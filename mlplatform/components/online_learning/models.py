@@ -4,18 +4,18 @@ import math
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
-from mlplatform.components.online_learning.graph import FAILED_TAG, RETRY, OnlineGraph, owned_shard
+from mlplatform.components.online_learning.graph import RETRY, OnlineGraph, owned_shard
 from mlplatform.components.online_learning.plots import line_plot
 from mlplatform.components.online_learning.rebuild import check_series
 from mlplatform.components.online_learning.schema import column_schema
-from mlplatform.domain.model import FeatureRows, ModelSet
+from mlplatform.domain.model import FeatureRows, ModelError, ModelSet
 from mlplatform.domain.recipe import Recipe
 from mlplatform.io.feature_table import FEATURES, to_feature_rows
 from mlplatform.io.prediction_table import PREDICTIONS, prediction_rows, prediction_stream
@@ -28,6 +28,9 @@ from mlplatform.resources.stores import Stores
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
+
+# So many series are tried without, one after the other; then the model rests for all of them.
+MOST_FAILING = 5
 
 
 class ModelConfig(dg.Config):
@@ -85,7 +88,7 @@ def model_asset(graph: OnlineGraph, name: str, recipes: tuple[Recipe, ...]) -> d
         retry_policy=RETRY,
     )
     def learn(context: dg.AssetExecutionContext, config: ModelConfig, stores: Stores):
-        with owned_shard(context, stores) as (shard, _):
+        with owned_shard(context, graph, stores) as (shard, _):
             yield from _step(context, graph, config, stores, name, recipes, shard)
 
     return learn
@@ -110,66 +113,82 @@ def _step(
         context.log.warning(f"{name} learns the whole log again: its snapshot is refused, {state.refused}")
     if config.rebuild:
         check_series(config.rebuild, {series_id for _, series_id in state.content.models})
-    drifts, failure = _drifts(state.content), None
+    drifts, before = _drifts(state.content), state.position
     table, lag_features = stores.table(PREDICTIONS.name), stores.table(FEATURES.name)
     published = table.head(prediction_stream(name, shard))
-    rows = to_feature_rows(lag_features.read(start=state.position, where=_of(shard)))
+    rows = to_feature_rows(lag_features.read(start=before, where=_of(shard)))
     started = time.monotonic()
-    try:
-        replaced = _relearn(state, lag_features, config.rebuild, shard)
-        _learn(state, rows, published, shard)
-    except Exception as error:
-        failure = f"{type(error).__name__}: {error}"
-        context.log.error(f"{name} failed, and stays as it was:\n{traceback.format_exc()}")
-        context.instance.add_run_tags(context.run.run_id, {f"{FAILED_TAG}{name}": failure[:200]})
-        state, replaced = load(), None
-    else:
-        context.log.info(f"{name} learned {len(rows)} observations in {time.monotonic() - started:.1f} s")
-    yield from _results(
-        stores, name, shard, versions, state, bool(len(rows) or config.rebuild) and not failure
-    )
+    failing: dict[str, str] = {}
+    # A series whose model fails is left behind, and learned again from the log with the next run.
+    while True:
+        again = sorted(({*config.rebuild} | state.content.behind) - failing.keys())
+        try:
+            replaced = _relearn(state, lag_features, again, failing, shard)
+            _learn(state, rows.without(failing), rows, published, shard)
+            break
+        except ModelError as error:
+            context.log.error(f"{error}\n{traceback.format_exc()}")
+            failing[error.series_id] = str(error)
+            if len(failing) > MOST_FAILING:
+                # Not the data of some series, it seems, but the model.
+                failing |= dict.fromkeys({*rows.series_id, *state.content.behind}, str(error))
+            state = load()
+    changed = bool(len(rows) or again)
+    context.log.info(f"{name} learned {len(rows)} observations in {time.monotonic() - started:.1f} s")
+    if failing:
+        reason = next(iter(failing.values())) + (
+            f" (and {len(failing) - 1} more)" if len(failing) > 1 else ""
+        )
+        stores.failures.note(context.run.run_id, name, reason)
+    # Before the commit: what a crash leaves undone here is done again.
     if replaced is not None:
-        _replace_predictions(table, replaced, recipes, config.rebuild)
+        _replace_predictions(table, replaced, recipes, again)
+    yield from _results(stores, name, shard, versions, state, changed)
     drifted = sorted(_drifts(state.content) - drifts)
+    problems = {"errors": "\n".join([*failing.values()][:5])} if failing else {}
+    problems |= {"drifted": ", ".join(drifted[:10])} if drifted else {}
     yield dg.AssetCheckResult(
         asset_key=["models", name],
         check_name="healthy",
-        passed=failure is None and not drifted,
-        severity=dg.AssetCheckSeverity.ERROR if failure else dg.AssetCheckSeverity.WARN,
-        metadata={"error": failure} if failure else {"drifted": ", ".join(drifted[:10])} if drifted else {},
+        passed=not problems,
+        severity=dg.AssetCheckSeverity.ERROR if failing else dg.AssetCheckSeverity.WARN,
+        metadata=problems,
     )
 
 
-def _learn(state: State, rows: FeatureRows, published: int, shard: int) -> None:
-    """Moves the state on by the rows; predictions that no table has yet stay with it."""
+def _learn(state: State, rows: FeatureRows, until: FeatureRows, published: int, shard: int) -> None:
+    """Moves the state on by the rows, to the end of `until`; predictions that no table has stay with it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not len(rows):
+    if not len(until):
         return
     models: ModelSet = state.content
     made = prediction_rows(rows, models.fold(rows), models.versions, shard)
     earlier = state.unpublished
     if earlier is not None:
         made = pa.concat_tables([earlier.filter(pc.field("position") >= published), made])
-    state.position, state.unpublished = int(rows.position[-1]) + 1, made
+    state.position, state.unpublished = int(until.position[-1]) + 1, made
 
 
-def _relearn(state: State, features: Table, series: list[str], shard: int) -> "pa.Table | None":
+def _relearn(
+    state: State, features: Table, series: Collection[str], failing: Collection[str], shard: int
+) -> "pa.Table | None":
     """Lets the models of some series forget all and learn again up to the state's position."""
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
 
+    models: ModelSet = state.content
+    models.forget({*series, *failing})
+    models.behind = set(failing)
     if not series:
         return None
-    models: ModelSet = state.content
-    models.forget(series)
     table = features.read(where=_of(shard) & ds.field("series_id").isin(series))
     rows = to_feature_rows(table.filter(pc.field("position") < state.position))
     return prediction_rows(rows, models.fold(rows), models.versions, shard)
 
 
-def _replace_predictions(table: Table, rows: "pa.Table", recipes, series: list[str]) -> None:
+def _replace_predictions(table: Table, rows: "pa.Table", recipes, series: Collection[str]) -> None:
     models = ", ".join(f"'{recipe.name}'" for recipe in recipes)
     ids = ", ".join("'" + series_id.replace("'", "''") + "'" for series_id in series)
     end = rows["position"][-1].as_py() if len(rows) else -1
@@ -181,7 +200,7 @@ def _results(
 ) -> Iterator[dg.MaterializeResult]:
     """The four outputs, the snapshot first: once it is committed, the others follow from it."""
     models: ModelSet = state.content
-    commit = stores.states.commit(name, shard, versions, state, {}) if changed else None
+    commit = stores.states.prepare(name, shard, versions, state, {}) if changed else None
     metrics = metrics_frame(models)
     yield dg.MaterializeResult(
         asset_key=["models", name],

@@ -2,8 +2,10 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.event_log import SqliteEventLogStorage
 from pydantic import Field
 
 from mlplatform.resources.stores import TABLES, Stores
@@ -36,11 +38,20 @@ def delete_old_runs(context: dg.OpExecutionContext, config: Retention) -> None:
     while time.monotonic() < until:
         runs = instance.get_runs(old, limit=BATCH, ascending=True)
         for run in runs:
-            instance.delete_run(run.run_id)
+            _delete(instance, run.run_id)
         deleted += len(runs)
         if len(runs) < BATCH:
             break
     context.log.info(f"deleted {deleted} runs of {MINUTE_JOB}")
+
+
+def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Deletes a run with what `delete_run` leaves: its logs, and on SQLite its file of events."""
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    instance.delete_run(run_id)
+    storage = instance.event_log_storage
+    if isinstance(storage, SqliteEventLogStorage):
+        Path(storage.path_for_shard(run_id)).unlink(missing_ok=True)
 
 
 @dg.job(description="Compacts the tables and deletes old runs of the minute job.")

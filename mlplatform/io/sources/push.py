@@ -104,7 +104,7 @@ class PushSource:
                 "series_id": each.series_id,
                 "observation_id": each.observation_id,
                 # Not two at the same time: one of them would be taken for a repetition.
-                "event_time": each.event_time or now + timedelta(microseconds=at),
+                "event_time": _in_utc(each.event_time) or now + timedelta(microseconds=at),
                 "value": json.dumps(each.value),
                 "pushed_at": now,
             }
@@ -112,3 +112,12 @@ class PushSource:
         ]
         table = pa.Table.from_pylist(rows, schema=INBOX.schema)
         self._inbox.append(table, STREAM, head + len(rows), expected={STREAM: head})
+
+
+def _in_utc(time: datetime | None) -> datetime | None:
+    try:
+        return time and time.astimezone(UTC)
+    except OverflowError:
+        raise SourceError(
+            f"{time} is no time that can be kept: give one between the years 1 and 9999"
+        ) from None

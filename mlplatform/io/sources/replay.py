@@ -6,6 +6,7 @@ import csv
 import gzip
 import zlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
@@ -41,46 +42,41 @@ class ReplaySource:
         self._primed = primed
 
     def available(self, after: int) -> int:
-        submissions, ends = self._submissions, self._month_ends
-        if self._primed >= 1 or not ends:
-            return len(submissions)
+        ends = self._ends
+        if not ends:
+            return after
+        if self._primed >= 1:
+            return max(after, ends[-1])
         first = ends[max(int(len(ends) * self._primed) - 1, 0)]
-        following = bisect_right(ends, after)
-        return first if after < first else ends[min(following, len(ends) - 1)]
+        return first if after < first else ends[min(bisect_right(ends, after), len(ends) - 1)]
 
     def read(self, after: int, limit: int | None = None) -> list[Submission]:
-        end = self.available(after)
-        return self._submissions[after : end if limit is None else min(end, after + limit)]
+        positions = [submission.source_position for submission in self._submissions]
+        start, end = bisect_right(positions, after), bisect_right(positions, self.available(after))
+        return self._submissions[start : end if limit is None else min(end, start + limit)]
 
     @cached_property
-    def _month_ends(self) -> list[int]:
+    def _ends(self) -> list[int]:
         """Position of the last submission of each timestamp, in order."""
-        times = [submission.event_time for submission in self._submissions]
-        return [i + 1 for i in range(len(times)) if i + 1 == len(times) or times[i] != times[i + 1]]
+        following = [*self._submissions[1:], None]
+        return [
+            this.source_position
+            for this, after in zip(self._submissions, following, strict=True)
+            if after is None or after.event_time != this.event_time
+        ]
 
     @cached_property
     def _submissions(self) -> list[Submission]:
-        rows = list(self._rows())
-        if self._last is not None:
-            rows = self._newest(rows, self._last)
+        """Positions count all of the file, so that months which are added at its end have new ones."""
         unknown = datetime.max.replace(tzinfo=UTC)
-        rows.sort(key=lambda row: (row[1] or unknown, row[0]))
-        return [
-            Submission(self.name, position, series_id, text, time, value)
-            for position, (series_id, time, text, value) in enumerate(rows, start=1)
-        ]
-
-    @staticmethod
-    def _newest(rows, last: int):
-        per_series: dict[str, list] = {}
-        for row in rows:
-            per_series.setdefault(row[0], []).append(row)
-        unknown = datetime.max.replace(tzinfo=UTC)
-        return [
-            row
-            for series in per_series.values()
-            for row in sorted(series, key=lambda row: row[1] or unknown)[-last:]
-        ]
+        rows = sorted(self._rows(), key=lambda row: (row[1] or unknown, row[0]))
+        left = Counter(row[0] for row in rows)
+        submissions = []
+        for position, (series_id, time, text, value) in enumerate(rows, start=1):
+            if self._last is None or left[series_id] <= self._last:
+                submissions.append(Submission(self.name, position, series_id, text, time, value))
+            left[series_id] -= 1
+        return submissions
 
     def _rows(self) -> Iterator[tuple[str, datetime | None, str, object]]:
         opener = gzip.open if self._path.suffix == ".gz" else open
@@ -132,12 +128,12 @@ class ReplaySource:
 
 
 def parse_time(text: str) -> datetime | None:
-    """`YYYY-MM` or ISO 8601, UTC unless it says otherwise; None if it is neither."""
+    """`YYYY-MM` or ISO 8601 in UTC, which it is unless it says otherwise; None if it is neither."""
     try:
         time = datetime.fromisoformat(f"{text}-01" if len(text) == 7 else text)
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def parse_value(text: str) -> object:
