@@ -143,7 +143,7 @@ def _step(
     # Before the commit: what a crash leaves undone here is done again.
     if replaced is not None:
         _replace_predictions(table, replaced, recipes, again)
-    yield from _results(stores, name, shard, versions, state, changed)
+    yield from _results(context, stores, name, shard, versions, state, changed)
     drifted = sorted(_drifts(state.content) - drifts)
     problems = {"errors": "\n".join([*failing.values()][:5])} if failing else {}
     problems |= {"drifted": ", ".join(drifted[:10])} if drifted else {}
@@ -196,17 +196,16 @@ def _replace_predictions(table: Table, rows: "pa.Table", recipes, series: Collec
 
 
 def _results(
-    stores: Stores, name: str, shard: int, versions: Mapping[str, str], state: State, changed: bool
+    context, stores: Stores, name: str, shard: int, versions: Mapping[str, str], state: State, changed: bool
 ) -> Iterator[dg.MaterializeResult]:
     """The four outputs, the snapshot first: once it is committed, the others follow from it."""
     models: ModelSet = state.content
     commit = stores.states.prepare(name, shard, versions, state, {}) if changed else None
     metrics = metrics_frame(models)
-    yield dg.MaterializeResult(
-        asset_key=["models", name],
-        value=commit,
-        metadata={"position": state.position, "models": len(models.models), **_plot(name, models)},
-    )
+    # Said to the context, it stands in one event; in the result, it would stand in two.
+    told = {"position": state.position, "models": len(models.models), **_plot(name, models)}
+    context.add_asset_metadata(told, asset_key=["models", name])
+    yield dg.MaterializeResult(asset_key=["models", name], value=commit)
     append = None
     if state.unpublished is not None:
         append = Append(state.unpublished, prediction_stream(name, shard), state.position)
