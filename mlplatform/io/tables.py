@@ -238,11 +238,16 @@ class Table:
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
-        from deltalake.exceptions import CommitFailedError
+        from deltalake.exceptions import CommitFailedError, DeltaError
 
         try:
             yield
         except CommitFailedError as error:
             raise Conflict(f"{self.url} was changed by another writer: {error}") from error
         except OSError as error:
+            raise self._store.unavailable(error) from error
+        except DeltaError as error:
+            # A store that fails while a file is on its way to it.
+            if "Generic S3 error" not in str(error):
+                raise
             raise self._store.unavailable(error) from error
