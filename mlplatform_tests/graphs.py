@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from mlplatform.components.online_learning.component import FamilyModel, OnlineLearning, SourceModel
 from mlplatform.definitions import resources
@@ -83,6 +84,7 @@ class Graph:
         limit: int | None = None,
         config: dict[str, Any] | None = None,
         instance: dg.DagsterInstance | None = None,
+        tags: dict[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """One run; it does not raise when it fails."""
         ops = {"observations": {"config": {"limit": limit}}} if limit else {}
@@ -91,6 +93,7 @@ class Graph:
             return self.job.execute_in_process(
                 run_config={"ops": {**ops, **(config or {})}, **quiet},
                 instance=instance,
+                tags=tags,
                 raise_on_error=False,
             )
 
@@ -119,3 +122,13 @@ def failure_message(result: dg.ExecuteInProcessResult) -> str:
         for event in result.all_events
         if event.is_step_failure
     )
+
+
+def predictions(graph: Graph) -> pa.Table:
+    """What was said, in an order that does not depend on when it was written."""
+    rows = graph.stores.table("predictions").read(["model", "position", "prediction"])
+    return rows.sort_by([("model", "ascending"), ("position", "ascending")])
+
+
+def rows_of(graph: Graph, frame: str) -> list[dict[str, Any]]:
+    return [row for each in graph.stores.frames.under(frame) for row in each.to_pylist()]

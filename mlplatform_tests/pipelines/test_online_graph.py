@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from typing import Any
 
 import dagster as dg
 import numpy as np
-import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
@@ -17,23 +15,7 @@ from mlplatform.domain.model import ModelSet
 from mlplatform.domain.recipe import Recipe
 from mlplatform.domain.recipes import load_recipes
 from mlplatform.io.feature_table import to_feature_rows
-from mlplatform_tests.graphs import Graph, checks, failure_message, pushed, replay
-
-
-@pytest.fixture
-def variables(stack) -> dict[str, str]:
-    """Points a graph at the session's servers, with objects of its own."""
-    return {**stack.variables, "MLPLATFORM_S3_PREFIX": uuid.uuid4().hex, "MLPLATFORM_LEASE_SECONDS": "2"}
-
-
-def predictions(graph: Graph) -> pa.Table:
-    """What was said, in an order that does not depend on when it was written."""
-    rows = graph.stores.table("predictions").read(["model", "position", "prediction"])
-    return rows.sort_by([("model", "ascending"), ("position", "ascending")])
-
-
-def rows_of(graph: Graph, frame: str) -> list[dict[str, Any]]:
-    return [row for each in graph.stores.frames.under(frame) for row in each.to_pylist()]
+from mlplatform_tests.graphs import Graph, checks, failure_message, predictions, pushed, replay, rows_of
 
 
 def test_every_observation_is_learned_once_by_every_model(variables):

@@ -103,8 +103,9 @@ def _make(context, graph: OnlineGraph, config: FeatureConfig, stores: Stores, sh
         state.position = rows["position"][-1].as_py() + 1
         features = feature_rows(rows, tails, graph.families)
         if state.refused:
-            # Rows of other definitions must not stay beside the new ones.
+            # Rows of other definitions must not stay beside the new ones; then only the head is left to move.
             stores.table(FEATURES.name).replace(features, f"shard = {shard}")
+            features = features.slice(0, 0)
         append = Append(features, feature_stream(shard), state.position)
     # Said to the context, it stands in one event; in the result, it would stand in two.
     context.add_asset_metadata(
