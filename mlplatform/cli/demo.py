@@ -52,8 +52,6 @@ def demo() -> None:
       MLPLATFORM_SOURCES=employment_by_series mlplatform demo
     """
     directory = Settings.load().data_directory / "demo"
-    if directory.exists():
-        shutil.rmtree(directory)
     began = time.monotonic()
     variables = {
         **os.environ,
@@ -61,7 +59,9 @@ def demo() -> None:
         "MLPLATFORM_S3_PREFIX": f"demo-{uuid.uuid4().hex[:8]}",
     }
     settings = Settings(variables)
-    with readable_errors():
+    with readable_errors(), _alone(directory.with_suffix(".lock"), "mlplatform demo"):
+        if directory.exists():
+            shutil.rmtree(directory)
         click.echo("Starting S3, Redis and PostgreSQL ...")
         with stack.running_stack(settings):
             click.echo(f"Running the job {JOB} in Dagster ...")
@@ -184,7 +184,7 @@ def run(port: int | None) -> None:
     elif not ports.is_free(port):
         raise click.ClickException(f"port {port} is taken: give another one with --port")
     settings = Settings.load()
-    with readable_errors(), _alone(Path(RUN_LOCK)), stack.running_stack(settings):
+    with readable_errors(), _alone(Path(RUN_LOCK), "mlplatform run"), stack.running_stack(settings):
         log = settings.data_directory / "dagit.log"
         command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
         command += ["-h", "127.0.0.1", "-p", str(port)]
@@ -205,15 +205,17 @@ def run(port: int | None) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Holds the lock file `path`: a second `dagster dev` on one storage would tick every sensor twice."""
+def _alone(path: Path, command: str) -> Iterator[None]:
+    """Holds the lock file `path`: a second demo would remove the first one's data, and a second
+    `dagster dev` on one storage would tick every sensor twice.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = acquire(path, wait_seconds=0)
     except OSError as error:
         raise StackError(f"{path.absolute()} cannot be written ({error.strerror})") from error
     if lock is None:
-        raise StackError("`mlplatform run` runs here already: end it with Ctrl-C in its terminal")
+        raise StackError(f"`{command}` runs here already: end it with Ctrl-C in its terminal")
     try:
         yield
     finally:
