@@ -76,8 +76,9 @@ def test_dagster_finds_the_definitions_from_the_root_of_the_repository(variables
     assert re.search(r"Validation successful for code location mlplatform\.definitions", said), said
 
 
-# Its successor finds the definitions of a source tree only, not those of an installed package.
-@pytest.mark.filterwarnings("ignore:Function `load_defs`:DeprecationWarning")
+# What Dagster itself uses when it loads components.
+@pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::dagster.PreviewWarning")
 def test_materialize_all_in_dagit_lets_every_model_learn(variables):
     """Dagit launches the job of all assets."""
     with environment(variables):

@@ -87,4 +87,4 @@ def test_results_of_many_series_are_a_summary(variables):
     shown = call(variables, "results")
     assert shown.exit_code == 0, shown.output
     assert "4 series" in shown.output
-    assert "mlplatform results --series ID" in shown.output
+    assert "One series in full: --series ID" in shown.output
