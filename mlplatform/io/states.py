@@ -41,6 +41,18 @@ class State:
     etag: str | None = None
     refused: str | None = None
 
+    def move_on(self, position: int, rows: pa.Table, published: int) -> None:
+        """Moves to `position`; `rows` are to be appended, with earlier ones that are not `published` yet.
+
+        `published` is how far the table has the rows of this state.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self.unpublished is not None:
+            rows = pa.concat_tables([self.unpublished.filter(pc.field("position") >= published), rows])
+        self.position, self.unpublished = position, rows
+
 
 @dataclass(frozen=True)
 class Commit:

@@ -98,7 +98,6 @@ def _contend(
 ) -> bool:
     """Moves the contests on by all predictions that they have not seen; False if there are none."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.dataset as ds
 
     mine = (ds.field("shard") == shard) & (ds.field("model") != CHAMPION)
@@ -130,12 +129,7 @@ def _contend(
             }
         )
         contest.learn(offset, value, predictions, candidates)
-    table_rows = pa.Table.from_pylist(made, schema=PREDICTIONS.schema)
-    earlier = state.unpublished
-    if earlier is not None:
-        kept = earlier.filter(pc.field("position") >= published)
-        table_rows = pa.concat_tables([kept, table_rows])
-    state.position, state.unpublished = max(said) + 1, table_rows
+    state.move_on(max(said) + 1, pa.Table.from_pylist(made, schema=PREDICTIONS.schema), published)
     return True
 
 

@@ -217,7 +217,8 @@ def _ingest(context, graph: OnlineGraph, config: IngestionConfig, stores: Stores
             log_stream(shard),
             head + len(accepted),
             expected={log_stream(shard): head, owner_stream(shard): fence},
-            also={**advanced, owner_stream(shard): token, SHARDS: graph.shards},
+            # The number of shards only once: shards that append at the same time would conflict over it.
+            also={**advanced, owner_stream(shard): token, **({} if shards else {SHARDS: graph.shards})},
         )
     newest = max((o.event_time for o in accepted), default=None)
     lag = {"lag_seconds": (datetime.now(UTC) - newest).total_seconds()} if newest else {}

@@ -158,17 +158,11 @@ def _step(
 
 def _learn(state: State, rows: FeatureRows, until: FeatureRows, published: int, shard: int) -> None:
     """Moves the state on by the rows, to the end of `until`; predictions that no table has stay with it."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not len(until):
         return
     models: ModelSet = state.content
     made = prediction_rows(rows, models.fold(rows), models.versions, shard)
-    earlier = state.unpublished
-    if earlier is not None:
-        made = pa.concat_tables([earlier.filter(pc.field("position") >= published), made])
-    state.position, state.unpublished = int(until.position[-1]) + 1, made
+    state.move_on(int(until.position[-1]) + 1, made, published)
 
 
 def _relearn(
