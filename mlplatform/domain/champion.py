@@ -13,6 +13,22 @@ from mlplatform.domain.metrics import RollingMetrics
 HALF_LIFE = 60
 WARM_UP = 24
 HYSTERESIS = 0.05
+# Changes of champion that are remembered of a series.
+KEPT_CHANGES = 20
+
+
+@dataclass(frozen=True)
+class Change:
+    """`champion` serves from observation `offset` on, instead of `previous` (None: it is the first).
+
+    The errors are the rolling ones at that moment, in the unit of the data.
+    """
+
+    offset: int
+    champion: str
+    previous: str | None
+    error: float
+    previous_error: float | None
 
 
 @dataclass
@@ -22,7 +38,8 @@ class Contest:
     The rolling error is an exponentially weighted mean of absolute errors with a half-life of 60
     observations. A challenger becomes champion when it has made at least 24 predictions and its
     error is at least 5 % below the champion's, so that the title does not change hands on
-    noise. A champion that has said nothing for 24 observations has lost it.
+    noise. A champion that has said nothing for 24 observations has lost it. `changes` are the last
+    20 changes, oldest first.
     """
 
     champion: str | None = None
@@ -31,6 +48,7 @@ class Contest:
     counts: dict[str, int] = field(default_factory=dict)
     absent: int = 0
     metrics: RollingMetrics = field(default_factory=RollingMetrics)
+    changes: tuple[Change, ...] = ()
 
     def predict(self, predictions: Mapping[str, float], candidates: set[str]) -> tuple[str, float]:
         """Who serves and what it says; the best candidate so far where no champion has spoken."""
@@ -62,7 +80,13 @@ class Contest:
         if self.champion is not None and self.absent < WARM_UP:
             to_beat = (1 - HYSTERESIS) * self.errors[self.champion]
         if leader != self.champion and self.errors[leader] < to_beat:
-            self.champion, self.since_offset, self.absent = leader, offset + 1, 0
+            self._crown(leader, offset + 1)
+
+    def _crown(self, leader: str, offset: int) -> None:
+        previous_error = None if self.champion is None else self.errors[self.champion]
+        change = Change(offset, leader, self.champion, self.errors[leader], previous_error)
+        self.changes = (*self.changes, change)[-KEPT_CHANGES:]
+        self.champion, self.since_offset, self.absent = leader, offset, 0
 
     def loses_to(self, baselines: set[str]) -> str | None:
         """The baseline with a lower rolling error than the champion's, if there is one."""

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from mlplatform.domain.champion import HALF_LIFE, HYSTERESIS, WARM_UP, Contest
+from mlplatform.domain.champion import HALF_LIFE, HYSTERESIS, KEPT_CHANGES, WARM_UP, Contest
 
 CANDIDATES = {"a", "b"}
 ACTUAL = 100.0
@@ -50,6 +50,27 @@ def test_a_challenger_that_is_ahead_by_much_wins_and_is_champion_from_then_on() 
     contend(contest, 1_000, a=1.0, b=1.0 - 1.2 * HYSTERESIS)
     assert contest.champion == "b"
     assert WARM_UP < contest.since_offset < WARM_UP + 1_000
+
+
+def test_each_change_is_remembered_with_the_errors_at_that_moment() -> None:
+    contest = contend(Contest(), WARM_UP, a=1.0, b=2.0)
+    contend(contest, 1_000, a=3.0, b=0.0)
+    first, second = contest.changes
+    assert (first.offset, first.champion, first.previous) == (WARM_UP, "a", None)
+    assert (first.error, first.previous_error) == (1.0, None)
+    assert (second.offset, second.champion, second.previous) == (contest.since_offset, "b", "a")
+    assert second.previous_error is not None
+    assert second.error < (1 - HYSTERESIS) * second.previous_error
+
+
+def test_not_more_changes_are_remembered_than_some() -> None:
+    contest = Contest()
+    for turn in range(KEPT_CHANGES + 5):
+        contend(contest, 1_000, a=float(turn % 2), b=float(1 - turn % 2))
+    assert len(contest.changes) == KEPT_CHANGES
+    assert contest.changes[-1].champion == contest.champion
+    offsets = [change.offset for change in contest.changes]
+    assert offsets == sorted(set(offsets))
 
 
 def test_a_newcomer_must_warm_up_before_it_can_win() -> None:
