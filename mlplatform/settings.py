@@ -1,11 +1,12 @@
-"""Where the platform runs and what it talks to: the only reader of environment variables."""
+"""Where the platform runs and what it talks to: the only reader (and writer) of environment variables."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,19 @@ SERVICE_VARIABLES = {
     "s3": "MLPLATFORM_S3_ENDPOINT_URL",
     "redis": "MLPLATFORM_REDIS_URL",
     "postgresql": "MLPLATFORM_DATABASE_URL",
+    # MLflow's own, so that what MLflow's clients are told holds for the platform too.
+    "mlflow": "MLFLOW_TRACKING_URI",
+}
+# MLflow takes these from the environment only, and its own values are those of a program that has minutes
+# to wait: a server that restarts is back within ten seconds, a lost one should be said soon.
+MLFLOW_CLIENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0.2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 
 
@@ -68,6 +82,19 @@ class Settings:
     def data_directory(self) -> Path:
         """Absolute path of everything that this machine keeps (`.mlplatform` unless set)."""
         return Path(self.variables.get("MLPLATFORM_DATA_DIRECTORY", ".mlplatform")).absolute()
+
+    @property
+    def stack_services(self) -> tuple[str, ...]:
+        """Names of the services that the embedded stack may run; all of them unless set."""
+        value = self.variables.get("MLPLATFORM_STACK_SERVICES", "")
+        names = tuple(filter(None, (name.strip() for name in value.split(",")))) or tuple(SERVICE_VARIABLES)
+        for name in names:
+            if name not in SERVICE_VARIABLES:
+                known = ", ".join(SERVICE_VARIABLES)
+                raise ConfigurationError(
+                    f"MLPLATFORM_STACK_SERVICES={value!r}: {name!r} is not one of {known}"
+                )
+        return names
 
     @property
     def snapshot_key(self) -> str | None:
@@ -124,6 +151,11 @@ class Settings:
         """SQLAlchemy URL with an explicit driver, `postgresql+psycopg2://…`."""
         return self._url("postgresql")
 
+    @cached_property
+    def mlflow_tracking_uri(self) -> str:
+        """MLflow's server, or a store that MLflow reads by itself (`sqlite:///…`)."""
+        return self._url("mlflow")
+
     def _url(self, service: str) -> str:
         variable = SERVICE_VARIABLES[service]
         if named := self.variables.get(variable):
@@ -167,6 +199,28 @@ class Settings:
         if value not in allowed:
             raise ConfigurationError(f"{variable}={value!r} is not one of {', '.join(allowed)}")
         return value
+
+
+def prepare_mlflow() -> None:
+    """Sets what MLflow's client takes from the environment, unless it is set; call it before the import."""
+    for name, value in MLFLOW_CLIENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def hurried_mlflow(seconds: int) -> Iterator[None]:
+    """Lets MLflow's client try each request once, for so many seconds, whatever else is set."""
+    hurried = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    before = {name: os.environ.get(name) for name in hurried}
+    os.environ.update(hurried)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def is_locked(path: Path) -> bool:

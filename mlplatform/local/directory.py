@@ -127,8 +127,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_private_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_private(path, json.dumps(content, indent=2))
+
+
+def write_private(path: Path, content: str) -> None:
     """Replace `path` at once, readable by its owner only."""
     new = path.with_suffix(".new")
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(content, file, indent=2)
+        file.write(content)
     new.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from mlplatform.settings import ConfigurationError, Settings
 
@@ -70,6 +71,32 @@ def probe_postgresql(settings: Settings) -> None:
         raise NotReady(_first_line(error)) from error
 
 
+def probe_mlflow(settings: Settings) -> None:
+    """Ask a server for an experiment, which it has to look up in its database."""
+    import requests
+
+    uri = settings.mlflow_tracking_uri
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        answer = requests.get(
+            f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/get",
+            params={"experiment_id": "0"},
+            timeout=TIMEOUT_SECONDS,
+        )
+        # 404: the database was looked into, and somebody deleted the default experiment.
+        if answer.status_code != 404:
+            answer.raise_for_status()
+    except requests.RequestException as error:
+        raise NotReady(without_password(_first_line(error), uri)) from error
+
+
+def without_password(text: str, url: str) -> str:
+    """`text` without the user and password of `url`."""
+    user, at, _ = urlsplit(url).netloc.rpartition("@")
+    return text.replace(user + at, "") if at else text
+
+
 def libpq_url(sqlalchemy_url: str) -> str:
     """The same address for psycopg2 itself, which does not know SQLAlchemy's `+driver`."""
     return "postgresql://" + sqlalchemy_url.partition("://")[2]
@@ -84,6 +111,7 @@ PROBES: Mapping[str, Callable[[Settings], None]] = {
     "s3": probe_s3,
     "redis": probe_redis,
     "postgresql": probe_postgresql,
+    "mlflow": probe_mlflow,
 }
 
 

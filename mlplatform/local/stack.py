@@ -17,11 +17,14 @@ from urllib.parse import urlsplit
 from mlplatform.local.directory import StackDirectory, read_json
 from mlplatform.local.errors import StackError
 from mlplatform.local.probes import problem
+from mlplatform.local.servers import SERVERS
 from mlplatform.settings import SERVICE_VARIABLES, Settings
 
 # A start waits this long for another one that is under way.
 OTHER_START_SECONDS = 75
 STOP_SECONDS = 20
+# Without it, the platform's other parts work.
+OPTIONAL = frozenset({"mlflow"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Service:
     address: Mapping[str, str] = field(repr=False)
     data: Path | None
     log: Path | None
+    # Somebody said that it shall be there: a variable that names it, or the installed package.
+    wanted: bool = True
 
     @property
     def ready(self) -> bool:
@@ -65,14 +70,26 @@ class Status:
 
     @property
     def ready(self) -> bool:
-        return all(service.ready for service in self.services)
+        return all(service.ready for service in self.services if service.wanted)
 
 
 def embedded_services(settings: Settings) -> list[str]:
-    """The services that no environment variable names, which the stack therefore has to run."""
+    """The services that no environment variable names, which the stack therefore has to run.
+
+    Only those that it may run, and not one whose optional package is missing.
+    """
     if settings.environment != "local":
         return []
-    return [name for name, variable in SERVICE_VARIABLES.items() if not settings.variables.get(variable)]
+    return [
+        name
+        for name in settings.stack_services
+        if not settings.variables.get(SERVICE_VARIABLES[name]) and not _left_out(name)
+    ]
+
+
+def _left_out(name: str) -> str | None:
+    """Why the stack does without the service; None if it does not."""
+    return SERVERS[name].not_installed() if name in OPTIONAL else None
 
 
 def start(settings: Settings, ports: Mapping[str, int] | None = None) -> bool:
@@ -113,9 +130,13 @@ def status(settings: Settings) -> Status:
     addresses = read_json(directory.stack_file).get("services", {}) if supervisor else {}
     services = []
     for name, variable in SERVICE_VARIABLES.items():
-        if name not in embedded:
-            named = settings.variables.get(variable, "")
+        named = settings.variables.get(variable, "")
+        if named or (settings.environment != "local" and name not in OPTIONAL):
             services.append(Service(name, False, problem(name, settings), {"url": named}, None, None))
+            continue
+        if name not in embedded:
+            if settings.environment == "local" and name in settings.stack_services:
+                services.append(Service(name, True, _left_out(name), {}, None, None, wanted=False))
             continue
         found = (full or problem(name, settings)) if supervisor else "not running"
         folder = directory.service(name)

@@ -193,10 +193,12 @@ class Supervisor:
                 "to a folder on another disk"
             )
         attempts = dict.fromkeys(self.fixed_ports, 1)
-        for name in self.fixed_ports:
-            self.supervised[name] = Supervised(self._server(name), servers_lock)
+        waiting = list(self.fixed_ports)
         deadline = time.monotonic() + START_SECONDS
-        while not all(one.ready for one in self.supervised.values()):
+        while waiting or not all(one.ready for one in self.supervised.values()):
+            for name in [name for name in waiting if self._can_start(name)]:
+                self.supervised[name] = Supervised(self._server(name), servers_lock)
+                waiting.remove(name)
             if self._over():
                 raise StackError("the start was interrupted")
             for name, one in self.supervised.items():
@@ -208,6 +210,11 @@ class Supervisor:
                     self.supervised[name] = Supervised(self._server(name), servers_lock)
                 elif one.ended or late:
                     raise one.failure()
+
+    def _can_start(self, name: str) -> bool:
+        """Whether the servers that it uses are ready, those of them that this stack runs."""
+        used = [other for other in SERVERS[name].uses if other in self.fixed_ports]
+        return all(other in self.supervised and self.supervised[other].ready for other in used)
 
     def _watch_disk(self) -> None:
         free = shutil.disk_usage(self.directory.root).free
@@ -241,7 +248,8 @@ class Supervisor:
         kept = before | {"port": port, "inner_ports": inner}
         self.configuration[name] = kept
         write_private_json(self.directory.configuration_file, self.configuration)
-        return kind(self.directory.service(name), kept)
+        others = {other: self.supervised[other].server for other in kind.uses if other in self.supervised}
+        return kind(self.directory.service(name), kept, others)
 
     def _port(self, name: str, before: int | None, taken: set[int]) -> int:
         fixed = self.fixed_ports[name]

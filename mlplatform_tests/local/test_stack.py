@@ -19,6 +19,7 @@ from mlplatform.settings import ConfigurationError, Settings
 from mlplatform_tests.local import data
 from mlplatform_tests.local.processes import (
     COMMAND,
+    FAST_SERVICES,
     S3_ELSEWHERE,
     descendants,
     environment,
@@ -34,7 +35,7 @@ SERVICES = ["s3", "redis", "postgresql"]
 
 
 def settings_of(data_directory: Path) -> Settings:
-    return Settings({"MLPLATFORM_DATA_DIRECTORY": str(data_directory)})
+    return Settings({**FAST_SERVICES, "MLPLATFORM_DATA_DIRECTORY": str(data_directory)})
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_two_stacks_do_not_meet_and_a_named_service_is_not_started(
     assert len({settings.s3.endpoint_url for settings in addresses}) == 2
     assert len({settings.database_url for settings in addresses}) == 2
     with pytest.raises(FileNotFoundError):
-        data.read(Settings({"MLPLATFORM_DATA_DIRECTORY": str(data_directory), **named}))
+        data.read(Settings({**FAST_SERVICES, "MLPLATFORM_DATA_DIRECTORY": str(data_directory), **named}))
 
     missing = mlplatform(data_directory, "up")
     assert missing.returncode == 1
