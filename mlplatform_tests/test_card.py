@@ -42,17 +42,17 @@ CARD = {
 
 
 @pytest.fixture
-def variables(stack, tmp_path) -> dict[str, str]:
+def variables(mlflow_stack, tmp_path) -> dict[str, str]:
     """Objects and a Dagster instance of their own, on the session's servers."""
     (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     own = {"MLPLATFORM_S3_PREFIX": uuid.uuid4().hex, "MLPLATFORM_LEASE_SECONDS": "2"}
-    return {**stack.variables, **PRIMED, **own, "DAGSTER_HOME": str(tmp_path)}
+    return {**mlflow_stack.variables, **PRIMED, **own, "DAGSTER_HOME": str(tmp_path)}
 
 
 def dagster(variables: dict[str, str], *arguments: str) -> str:
     """What `dagster …` says, called from the root of the repository; it succeeds."""
     mine = processes.environment(Path(variables["MLPLATFORM_DATA_DIRECTORY"]), **variables)
-    ended = subprocess.run([*DAGSTER, *arguments], env=mine, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([*DAGSTER, *arguments], env=mine, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 

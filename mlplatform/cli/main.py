@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import click
 
-from mlplatform.cli import demo, push, results, stack
+from mlplatform.cli.lazy import LazyCommands
+
+COMMANDS = LazyCommands(
+    {
+        "compile": "mlplatform.cli.pipelines:compile_",
+        "dag": "mlplatform.cli.pipelines:dag",
+        "debug": "mlplatform.cli.debug:debug",
+        "demo": "mlplatform.cli.demo:demo",
+        "dev": "mlplatform.cli.dev:dev",
+        "down": "mlplatform.cli.stack:down",
+        "generate-dags": "mlplatform.cli.airflow:generate_dags",
+        "init": "mlplatform.cli.init:init",
+        "push": "mlplatform.cli.push:push",
+        "results": "mlplatform.cli.results:results",
+        "run": "mlplatform.cli.run:run",
+        "status": "mlplatform.cli.stack:status",
+        "step": "mlplatform.cli.step:step",
+        "test": "mlplatform.cli.assertions:test",
+        "up": "mlplatform.cli.stack:up",
+        "validate": "mlplatform.cli.pipelines:validate",
+    }
+)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mlplatform", prog_name="mlplatform")
 def main() -> None:
     """Online learning, batch ML and training jobs as one Dagster asset graph."""
-
-
-for command in (demo.demo, demo.run, stack.up, stack.status, stack.down, results.results, push.push):
-    main.add_command(command)

@@ -33,6 +33,8 @@ def print_status(status: stack.Status) -> None:
         kept = service.data if service.ready else f"log: {service.log}"
         if not service.embedded:
             kept = "named by the environment"
+        elif not service.wanted:
+            kept = "the rest does without it"
         click.echo(f"{service.name:<11} {where:<50} {state}  ({kept})")
 
 
@@ -43,21 +45,30 @@ _port = click.IntRange(1, 65535)
 @click.option("--s3-port", type=_port, help="Port of S3; else 18333 or a free one.")
 @click.option("--redis-port", type=_port, help="Port of Redis; else 16379 or a free one.")
 @click.option("--postgresql-port", type=_port, help="Port of PostgreSQL; else 15432 or a free one.")
+@click.option("--mlflow-port", type=_port, help="Port of MLflow; else 15000 or a free one.")
 @click.option("--foreground", is_flag=True, help="Keep running, and stop the servers on Ctrl-C.")
-def up(s3_port: int | None, redis_port: int | None, postgresql_port: int | None, foreground: bool) -> None:
-    """Start S3, Redis and PostgreSQL on this machine, for one data directory.
+def up(
+    s3_port: int | None,
+    redis_port: int | None,
+    postgresql_port: int | None,
+    mlflow_port: int | None,
+    foreground: bool,
+) -> None:
+    """Start S3, Redis, PostgreSQL and MLflow on this machine, for one data directory.
 
     Returns when all of them answer. Their data is kept in .mlplatform (or MLPLATFORM_DATA_DIRECTORY) from
     one start to the next. A service that an environment variable names (MLPLATFORM_S3_ENDPOINT_URL,
-    MLPLATFORM_REDIS_URL, MLPLATFORM_DATABASE_URL) is not started.
+    MLPLATFORM_REDIS_URL, MLPLATFORM_DATABASE_URL, MLFLOW_TRACKING_URI) is not started; nor is one that
+    MLPLATFORM_STACK_SERVICES leaves out.
 
     \b
     Examples:
       mlplatform up
       mlplatform up --redis-port 6379
+      MLPLATFORM_STACK_SERVICES=s3,redis,postgresql mlplatform up
       MLPLATFORM_DATA_DIRECTORY=/tmp/other mlplatform up --foreground
     """
-    chosen = {"s3": s3_port, "redis": redis_port, "postgresql": postgresql_port}
+    chosen = {"s3": s3_port, "redis": redis_port, "postgresql": postgresql_port, "mlflow": mlflow_port}
     ports = {name: port for name, port in chosen.items() if port is not None}
     with readable_errors():
         settings = Settings.load()

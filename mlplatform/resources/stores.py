@@ -6,6 +6,7 @@ from functools import cached_property
 
 import dagster as dg
 
+from mlplatform.io.champion_tracking import ChampionTracking
 from mlplatform.io.failures import Failures
 from mlplatform.io.feature_table import FEATURES
 from mlplatform.io.leases import Leases
@@ -58,6 +59,10 @@ class Stores(dg.ConfigurableResource):
     @cached_property
     def online(self) -> OnlineStore:
         return OnlineStore(self.settings.redis_url, self.settings.s3.prefix)
+
+    @cached_property
+    def champion_tracking(self) -> ChampionTracking:
+        return ChampionTracking(self.objects, self.settings)
 
     @cached_property
     def _tables(self) -> dict[str, Table]:

@@ -46,6 +46,7 @@ def main() -> None:
         "MLPLATFORM_DATA_DIRECTORY": str(directory / "data"),
         "MLPLATFORM_DATABASE_URL": "postgresql+psycopg2://nobody@127.0.0.1:9/none",
         "MLPLATFORM_REDIS_URL": "redis://127.0.0.1:9/0",
+        "MLPLATFORM_STACK_SERVICES": "s3",
         "MLPLATFORM_LEASE_SECONDS": "0.5",
     }
     with running_stack(Settings(variables), {"s3": ports.choose(set())}):

@@ -34,7 +34,10 @@ def main() -> None:
     chance = random.Random(options.seed)
     print(f"{options.kills} kills, seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as directory:
-        settings = Settings({"MLPLATFORM_DATA_DIRECTORY": str(Path(directory) / "stack")})
+        data = str(Path(directory) / "stack")
+        settings = Settings(
+            {"MLPLATFORM_DATA_DIRECTORY": data, "MLPLATFORM_STACK_SERVICES": "s3,redis,postgresql"}
+        )
         with running_stack(settings) as stack:
             sys.exit(_soak(stack.variables, options.kills, chance))
 

@@ -38,6 +38,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A stack of its own: what is killed here is missed by nobody else."""
     variables = {
         "MLPLATFORM_DATA_DIRECTORY": str(tmp_path_factory.mktemp("outages")),
+        "MLPLATFORM_STACK_SERVICES": "s3,redis",
         # The graph needs no database.
         "MLPLATFORM_DATABASE_URL": f"postgresql+psycopg2://nobody@{DEAD}/none",
     }

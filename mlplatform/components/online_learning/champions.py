@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlplatform.components.online_learning.graph import CHAMPION, RETRY, OnlineGraph, owned_shard
+from mlplatform.components.online_learning.tracking import track_changes
 from mlplatform.domain.champion import Contest
 from mlplatform.io.observation_log import LOG, log_stream
 from mlplatform.io.prediction_table import PREDICTIONS, prediction_stream
@@ -18,6 +19,8 @@ from mlplatform.resources.stores import Stores
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Raised when the meaning of a contest's fields changes: it is then held again from the predictions.
+CONTEST = "2"
 COLUMNS = ["model", "shard", "position", "series_id", "offset", "event_time", "value", "prediction"]
 
 
@@ -54,10 +57,15 @@ def champion_asset(graph: OnlineGraph) -> dg.AssetsDefinition:
     return champion
 
 
+def contest_versions(graph: OnlineGraph) -> dict[str, str]:
+    """What the meaning of the stored contests depends on."""
+    return {"format": FORMAT, "contest": CONTEST, "recipes": ",".join(sorted(graph.recipes))}
+
+
 def _choose(context, graph: OnlineGraph, stores: Stores, shard: int):
     baselines = {recipe.name for recipe in graph.recipes.values() if recipe.baseline}
     candidates = set(graph.recipes) - baselines
-    versions = {"format": FORMAT, "recipes": ",".join(sorted(graph.recipes))}
+    versions = contest_versions(graph)
     table = stores.table(PREDICTIONS.name)
     state = stores.states.load(CHAMPION, shard, versions, {})
     published = table.head(prediction_stream(CHAMPION, shard))
@@ -68,6 +76,7 @@ def _choose(context, graph: OnlineGraph, stores: Stores, shard: int):
     if state.unpublished is not None:
         table.append(state.unpublished, prediction_stream(CHAMPION, shard), state.position)
     losing = {series: name for series, c in contests.items() if (name := c.loses_to(baselines))}
+    tracking = track_changes(context, graph, stores, contests, shard)
     serving = Counter(c.champion for c in contests.values() if c.champion)
     frame = _frame(contests, losing)
     yield dg.MaterializeResult(
@@ -77,6 +86,7 @@ def _choose(context, graph: OnlineGraph, stores: Stores, shard: int):
             "position": state.position,
             "champions": ", ".join(f"{name}: {count}" for name, count in serving.most_common()),
             "error": _mean_error(contests),
+            **tracking,
         },
     )
     yield dg.AssetCheckResult(

@@ -1,4 +1,4 @@
-"""`mlplatform demo` and `mlplatform run`, each as a process of its own from start to end."""
+"""`mlplatform demo` and `mlplatform dev`, each as a process of its own from start to end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlplatform.domain.recipes import load_recipes
 from mlplatform.local import ports
 from mlplatform_tests.local.processes import COMMAND, environment, eventually, lives
 
-DEMO_SECONDS, START_SECONDS, END_SECONDS = 200, 150, 40
+DEMO_SECONDS, START_SECONDS, END_SECONDS = 280, 150, 40
 
 
 def variables(directory: Path, **more: str) -> dict[str, str]:
@@ -45,7 +45,8 @@ def processes_of(directory: Path) -> dict[int, str]:
 def demo(directory: Path, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, "demo"],
-        env=variables(directory, **more),
+        # All servers, MLflow too.
+        env=variables(directory, MLPLATFORM_STACK_SERVICES="", **more),
         capture_output=True,
         text=True,
         timeout=DEMO_SECONDS,
@@ -57,7 +58,8 @@ def test_demo_shows_its_progress_and_what_every_model_learned(tmp_path):
     said = ended.stdout
     assert ended.returncode == 0, said + ended.stderr
     # Each step as it begins, counted to the last.
-    steps = re.findall(r"^ +\[ *(\d+)/(\d+)\] (\w+)$", said, re.MULTILINE)
+    online, churn = said.split("Running the job training_churn_model_v1")
+    steps = re.findall(r"^ +\[ *(\d+)/(\d+)\] (\w+)$", online, re.MULTILINE)
     assert [int(at) for at, _, _ in steps] == list(range(1, len(steps) + 1))
     assert {int(of) for _, of, _ in steps} == {len(steps)}
     models = [recipe.name for recipe in load_recipes().values() if not recipe.baseline]
@@ -85,6 +87,12 @@ def test_demo_shows_its_progress_and_what_every_model_learned(tmp_path):
     assert marked <= set(models)
     assert "* champion since observation" in ahead
     assert "errors of predictions made before learning" in errors
+    # The batch pipelines: a model in MLflow, and as many scores as there are customers to score.
+    assert re.search(r"MLflow run [0-9a-f]{32}, version 1 of churn_model", churn)
+    asked = re.search(r"customers and ([\d,]+) to score", churn)
+    assert asked
+    assert f"{asked[1]} rows written to churn_predictions" in churn
+    assert f"{asked[1]} customers scored" in churn
     assert "everything that was started has stopped" in said
     assert processes_of(tmp_path) == {}
 
@@ -94,7 +102,7 @@ def test_a_demo_that_fails_says_why_and_leaves_nothing_running(tmp_path):
     assert ended.returncode == 1
     assert "The run ended as FAILURE" in ended.stderr
     assert "no source nowhere; there are retail_employment" in ended.stderr
-    assert f"The run's log: {tmp_path / 'demo' / 'job.log'}" in ended.stderr
+    assert f"The run's log: {tmp_path / 'demo' / 'online_learning.log'}" in ended.stderr
     assert "everything that was started has stopped" not in ended.stdout
     assert processes_of(tmp_path) == {}
 
@@ -111,7 +119,7 @@ class Home:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*COMMAND, "run", *arguments],
+            [*COMMAND, "dev", *arguments],
             cwd=self.directory,
             env=variables(self.directory / ".mlplatform", MLPLATFORM_REPLAY_PRIMED="0.1"),
             stdout=subprocess.PIPE,
@@ -169,7 +177,7 @@ def test_run_lets_the_sensor_learn_until_ctrl_c_ends_everything(home):
 
 def test_run_elsewhere_than_in_the_repository_says_where(tmp_path):
     ended = subprocess.run(
-        [*COMMAND, "run"], cwd=tmp_path, env=variables(tmp_path), capture_output=True, text=True, timeout=60
+        [*COMMAND, "dev"], cwd=tmp_path, env=variables(tmp_path), capture_output=True, text=True, timeout=60
     )
     assert ended.returncode == 1
     assert "run it from the root of the repository" in ended.stderr

@@ -1,0 +1,1 @@
+"""Batch pipelines as assets: one op for each step, its artefacts being the assets."""
