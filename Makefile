@@ -3,8 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # What the laptop needs; `make lock` writes the versions of all extras into requirements.lock.
-EXTRAS := online,local,aws,postgres,kubernetes,dev
+EXTRAS := online,batch,mlflow,h2o,local,aws,postgres,kubernetes,dev
 STAMP := $(VENV)/.installed
+# Two files of tests side by side: much of their time they wait for servers and processes of theirs.
+TWO_AT_A_TIME := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 
@@ -14,7 +16,7 @@ help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
 
 $(STAMP): pyproject.toml requirements.lock
-	@echo "Installing the locked dependencies into $(VENV) (about 1 GB to download the first time)"
+	@echo "Installing the locked dependencies into $(VENV) (about 2 GB to download the first time)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --constraint requirements.lock uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
@@ -25,16 +27,16 @@ demo: $(STAMP) ## Learn 744 months from start to end, show the result, and stop 
 	@$(BIN)/mlplatform demo
 
 run: $(STAMP) ## The same, and it stays: Dagit with one observation a minute, until Ctrl-C
-	@$(BIN)/mlplatform run
+	@$(BIN)/mlplatform dev
 
 test: $(STAMP) ## Run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(TWO_AT_A_TIME)
 
 check: $(STAMP) ## Lint, types, layers and tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(TWO_AT_A_TIME)
 
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff check --fix .

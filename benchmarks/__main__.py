@@ -13,7 +13,18 @@ from rich.table import Column, Table
 from benchmarks.measure import Row, Session, say
 
 NUMBERS = ("ours", "the other", "ratio", "goal")
-NAMES = ("fold", "series148", "tick", "lag_features", "start", "minute")
+NAMES = (
+    "fold",
+    "series148",
+    "tick",
+    "lag_features",
+    "start",
+    "minute",
+    "churn",
+    "scoring",
+    "serving",
+    "pipelines",
+)
 
 
 @click.command(epilog=f"NAME is one of {', '.join(NAMES)}; all of them unless given.")

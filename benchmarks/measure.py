@@ -19,7 +19,7 @@ from mlplatform.local import ports
 from mlplatform.local.stack import running_stack
 from mlplatform.settings import SERVICE_VARIABLES, Settings
 
-Unit = Literal["s", "µs", "bytes", ""]
+Unit = Literal["s", "µs", "bytes", "area", ""]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,13 @@ class Session:
         """The environment that points at an embedded stack, which is started for it."""
         say("starting the embedded stack")
         # Nothing of the caller's environment: a benchmark must not meet real services.
-        settings = Settings({"MLPLATFORM_DATA_DIRECTORY": str(self.directory / "stack")})
+        settings = Settings(
+            {
+                "MLPLATFORM_DATA_DIRECTORY": str(self.directory / "stack"),
+                # What is measured logs to no MLflow.
+                "MLPLATFORM_STACK_SERVICES": "s3,redis,postgresql",
+            }
+        )
         # Not the usual ports, which a stack that starts meanwhile may want.
         chosen = {service: ports.choose(()) for service in SERVICE_VARIABLES}
         return self._exit.enter_context(running_stack(settings, chosen)).variables
