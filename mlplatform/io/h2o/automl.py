@@ -68,7 +68,9 @@ class AutoMLRun:
             if error is None:
                 raise
             # The first error says more, as when the server has died.
-            error.add_note(f"nor could what {self._project} left on the H2O server be removed: {failed}")
+            error.add_note(
+                f"nor could what {self._project} left on the H2O server be removed: {first_line(str(failed))}"
+            )
 
     def upload(self, table: pa.Table, workdir: Path) -> str:
         """Columns of strings become categories with sorted levels; the others are numbers, NaN missing.
