@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mlplatform.io.archives import pack, unpack
+from mlplatform.io.plugins.data_connectors import CHUNK_ROWS
 from mlplatform.io.plugins.storages import Storage, StorageError
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 REGISTRY = ".artifact_registry.json"
-CHUNK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Frame:
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         with self._file() as file:
-            yield from file.iter_batches(CHUNK_ROWS, columns=columns)
+            yield from _ahead(file.iter_batches(CHUNK_ROWS, columns=columns))
 
     def to_table(self) -> pa.Table:
         with self._file() as file:
@@ -169,11 +170,21 @@ def _write_parquet(rows: Rows, file: BinaryIO) -> int:
     import pyarrow.parquet as pq
 
     count = 0
-    with pq.ParquetWriter(file, rows.schema, compression="zstd") as writer:
-        for batch in rows.batches:
+    # Read once and soon: dictionaries of keys, and a smaller file, would cost more time than they save.
+    with pq.ParquetWriter(file, rows.schema, compression="snappy", use_dictionary=False) as writer:
+        for batch in _ahead(rows.batches):
             writer.write_batch(batch)
             count += batch.num_rows
     return count
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same, the next one being made while the last is in use: most of the work leaves Python's lock."""
+    with ThreadPoolExecutor(1, "batches") as thread:
+        next_batch = thread.submit(next, batches, None)
+        while (batch := next_batch.result()) is not None:
+            next_batch = thread.submit(next, batches, None)
+            yield batch
 
 
 def _enter(before: bytes | None, name: str, uri: str) -> bytes:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-HEAP = "1g"
+# A MOJO makes garbage for each row: with a small young generation, a fifth of the time goes into collecting.
+HEAP, YOUNG = "1g", "256m"
 # Numbers that cross over at once, and the fewest rows: the heap's size does not depend on that of a table.
 PIECE_NUMBERS, PIECE_ROWS = 2**14, 256
 
@@ -125,7 +126,7 @@ class Machine:
         if jpype.isJVMStarted():
             jpype.addClassPath(jar())
         else:
-            options = [f"-Xmx{HEAP}", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
+            options = [f"-Xmx{HEAP}", f"-Xmn{YOUNG}", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
             try:
                 # Signals stay Python's.
                 jpype.startJVM(str(libjvm()), "-Xrs", *options, classpath=[jar()], interrupt=False)
