@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mlplatform.errors import PlatformError
+
 Environment = Literal["local", "compose", "kubernetes"]
 Executor = Literal["in_process", "multiprocess", "kubernetes"]
 
@@ -39,7 +41,7 @@ MLFLOW_CLIENT = {
 }
 
 
-class ConfigurationError(Exception):
+class ConfigurationError(PlatformError):
     """A setting is missing or wrong; the message names it and the remedy."""
 
 

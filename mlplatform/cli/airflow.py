@@ -43,17 +43,14 @@ def generate_dags(target: str, output: Path, project_dir: Path, worker_dir: str 
       mlplatform compile all --target prod
       mlplatform generate-dags --target prod --output generated_dags
     """
-    from mlplatform.domain.batch.airflow import UnsuitableProfile, dag_file
+    from mlplatform.domain.batch.airflow import dag_file
 
     with readable_errors():
         root = project_dir.resolve()
         files = {}
         for manifest in _manifests(root, target):
             secrets = _needed(manifest)
-            try:
-                files[manifest.name] = dag_file(manifest, worker_dir or str(root), secrets)
-            except UnsuitableProfile as error:
-                raise click.ClickException(str(error)) from error
+            files[manifest.name] = dag_file(manifest, worker_dir or str(root), secrets)
             config = manifest.target.executor.config
             if (
                 secrets

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+
+from mlplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     from mlplatform.domain.batch.problems import Problem
@@ -38,36 +41,27 @@ def _echo(problem: Problem, color: str, kind: str = "") -> None:
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """Turns the errors that name their remedy into lines and exit code 1."""
-    try:
-        yield
-    except click.ClickException:
-        raise
-    except Exception as error:
-        _raise_readable(error)
-        raise
-
-
-def _raise_readable(error: Exception) -> None:
     # Imported only now: most of the time a command for pipelines takes is that of its imports.
     from mlplatform.domain.batch.problems import InvalidProject
-    from mlplatform.domain.observations import SourceError
-    from mlplatform.io.object_store import StoreUnavailable
-    from mlplatform.io.plugins import UnknownPlugin
-    from mlplatform.io.plugins.secrets_providers import SecretMissing
-    from mlplatform.io.plugins.storages import StorageError
-    from mlplatform.local.errors import StackError
-    from mlplatform.settings import ConfigurationError
 
-    if isinstance(error, InvalidProject):
+    try:
+        yield
+    except InvalidProject as error:
         raise ProblemsFound(error.problems) from error
-    told = (
-        ConfigurationError,
-        SecretMissing,
-        SourceError,
-        StackError,
-        StorageError,
-        StoreUnavailable,
-        UnknownPlugin,
-    )
-    if isinstance(error, told):
+    except PlatformError as error:
         raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def redacted_errors(redact: Callable[[str], str]) -> Iterator[None]:
+    """Takes secrets out of what is said of a failure; one that nobody foresaw is told with its trace."""
+    from mlplatform.domain.batch.problems import InvalidProject
+
+    try:
+        yield
+    except (click.ClickException, InvalidProject):
+        raise
+    except PlatformError as error:
+        raise click.ClickException(redact(str(error))) from None
+    except Exception as error:
+        raise click.ClickException(redact("".join(traceback.format_exception(error)))) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlplatform.cli.errors import ProblemsFound, echo_warning, readable_errors
+from mlplatform.cli.errors import ProblemsFound, echo_warning, readable_errors, redacted_errors
 from mlplatform.cli.projects import load_project, project_options
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def compile_(
             write_whole(path, manifests.to_json(manifest))
             click.echo(f"Manifest saved to {path.relative_to(project.root)}")
             if upload:
-                click.echo(f"Manifest uploaded to {manifests.upload(project, manifest)}")
+                with redacted_errors(project.plugins.redact):
+                    click.echo(f"Manifest uploaded to {manifests.upload(project, manifest)}")
         if problems:
             raise ProblemsFound(list(dict.fromkeys(problems)))
         if not chosen:

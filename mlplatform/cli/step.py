@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from mlplatform.cli.errors import readable_errors
+from mlplatform.cli.errors import readable_errors, redacted_errors
 from mlplatform.cli.projects import load_project, project_options
 
 
@@ -43,28 +42,27 @@ def execute(
     """
     from mlplatform.io.artifacts import Artifacts
     from mlplatform.io.pipelines import manifests
-    from mlplatform.steps.context import KNOWN_ERRORS, Platform, StepContext
+    from mlplatform.io.pipelines.target_plugins import TargetPlugins
+    from mlplatform.steps.context import StepContext
     from mlplatform.steps.execute import run_step
 
     began = time.monotonic()
     with readable_errors():
         project = load_project(project_dir, target, variables)
-        try:
+        with redacted_errors(project.plugins.redact):
             manifest = manifests.find(project, pipeline)
-        except KNOWN_ERRORS as error:
-            raise click.ClickException(str(error)) from None
         if name not in manifest.steps:
             raise click.ClickException(f"{pipeline} has no step {name}: it has {', '.join(manifest.steps)}")
-        platform = Platform(manifest, project.settings, project.root)
-        try:
-            with StepContext(platform, run_id, lambda line: click.echo(platform.redact(line))) as context:
-                saved = run_step(context, name, Artifacts(platform.storage, [run_id]))
-        except KNOWN_ERRORS as error:
-            raise click.ClickException(platform.redact(str(error))) from None
-        except Exception as error:
-            # Nobody foresaw it: its trace helps, without the secrets.
-            trace = "".join(traceback.format_exception(error))
-            raise click.ClickException(platform.redact(trace)) from None
+        # Those for which it was compiled, whatever profiles.yaml says now.
+        plugins = TargetPlugins(manifest.target, project.settings, project.root)
+        with redacted_errors(plugins.redact):
+            artifacts = Artifacts(plugins.storage, [run_id])
+
+            def log(line: str) -> None:
+                click.echo(plugins.redact(line))
+
+            with StepContext(manifest, plugins, run_id, log) as context:
+                saved = run_step(context, name, artifacts)
     for artefact, place in saved.items():
         rows = "" if place.rows is None else f"  {place.rows:,} rows"
         click.echo(f"{artefact}: {place.uri}{rows}")

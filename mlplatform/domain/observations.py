@@ -10,12 +10,13 @@ from numbers import Real
 from typing import cast
 
 from mlplatform.domain.families import Families
+from mlplatform.errors import PlatformError
 
 # Models square values and multiply the squares: what is larger would stop them at an overflow.
 LARGEST = 1e30
 
 
-class SourceError(Exception):
+class SourceError(PlatformError):
     """A source cannot be read; the message names the source, the cause and the remedy."""
 
 

@@ -8,12 +8,14 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from mlplatform.errors import PlatformError
+
 # The earliest time that the format knows.
 _TIME = (1980, 1, 1, 0, 0, 0)
 _FILE_MODE = 0o100644
 
 
-class ArchiveError(Exception):
+class ArchiveError(PlatformError):
     """A file is no archive of ours, or would write outside of its folder."""
 
 

@@ -23,6 +23,7 @@ from mlplatform.domain.batch import labels
 from mlplatform.domain.batch.features import Feature, FeatureError
 from mlplatform.domain.batch.pipeline import ProblemType, Training
 from mlplatform.domain.batch.transforms import OwnTransform, Preparation, Prepared
+from mlplatform.errors import PlatformError
 from mlplatform.io.plugins import plugin
 from mlplatform.io.plugins.frameworks import (
     Estimator,
@@ -48,7 +49,7 @@ NO_CODE = ProjectCode({})
 _TOLERANCE = 1e-6
 
 
-class BundleRefused(Exception):
+class BundleRefused(PlatformError):
     """A bundle cannot be trusted or read by these versions; the message says why and the remedy."""
 
 
@@ -145,9 +146,23 @@ class Model:
             )
         return self.score(prepared.features)
 
+    def predictions(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """As `predict`, as it is published: `prediction` and, of a classifier, `prediction_probability`."""
+        import pandas as pd
+
+        scores = self.predict(frame)
+        columns = {"prediction": self.labels(scores)}
+        if self.classes:
+            columns["prediction_probability"] = self.probabilities(scores)
+        return pd.DataFrame(columns)
+
     def labels(self, scores: np.ndarray) -> np.ndarray:
         """(n,) the classes that the scores speak for, as the label column has them."""
         return labels.labels(scores, self.classes, self.positive, self.threshold)
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """(n,) of the positive class if there are two classes, else of the likeliest."""
+        return scores[:, self.positive] if len(self.classes) == 2 else scores.max(axis=1)
 
     def card(self) -> dict[str, Any]:
         """What `model.json` holds."""

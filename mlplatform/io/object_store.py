@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from mlplatform.errors import TransientError
 from mlplatform.settings import S3Settings
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ class Conflict(Exception):
     """Someone else wrote first: what this write was based on is no longer the newest."""
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(TransientError):
     """The object store does not answer, or refuses; the message names it and the remedy."""
 
 

@@ -20,10 +20,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mlplatform.errors import PlatformError
+
 FOLDER = "lib"
 
 
-class ProjectCodeError(Exception):
+class ProjectCodeError(PlatformError):
     """Code of `lib/` cannot be found or imported; the message names the file and the remedy."""
 
 

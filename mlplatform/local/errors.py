@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mlplatform.errors import PlatformError
 
-class StackError(Exception):
+
+class StackError(PlatformError):
     """The stack cannot start, stop or be read; the message names the thing and the remedy."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from mlplatform.errors import PlatformError, TransientError
 from mlplatform.io.artifacts import Artifacts, Given, Rows, Stored
 from mlplatform.io.plugins.storages import Storage
-from mlplatform.steps.context import KNOWN_ERRORS, TRANSIENT_ERRORS
 
 URI = "dagster/uri"
 
@@ -46,8 +46,8 @@ def readable_failures(redact: Callable[[str], str]) -> Iterator[None]:
     """Makes of errors that name their remedy what Dagit shows without a trace, and lets no secret through."""
     try:
         yield
-    except KNOWN_ERRORS as error:
-        retries = isinstance(error, TRANSIENT_ERRORS)
+    except PlatformError as error:
+        retries = isinstance(error, TransientError)
         raise dg.Failure(redact(str(error)), allow_retries=retries) from None
     except Exception as error:
         # Nobody foresaw it: its trace helps, unless Dagster would store a secret with it.

@@ -11,64 +11,16 @@ from pathlib import Path
 from typing import Any, Self
 from weakref import finalize
 
-from mlplatform.domain.batch.data_checks import CheckError
-from mlplatform.domain.batch.feature_selection import SelectionError
-from mlplatform.domain.batch.features import FeatureError
-from mlplatform.domain.batch.joins import JoinError
-from mlplatform.domain.batch.labels import LabelError
 from mlplatform.domain.batch.manifest import Manifest
-from mlplatform.domain.batch.metrics import MetricError
 from mlplatform.domain.batch.pipeline import Pipeline
-from mlplatform.domain.batch.splitting import SplitError
-from mlplatform.domain.batch.stability import StabilityError
-from mlplatform.domain.batch.transforms import TransformError
-from mlplatform.domain.batch.windows import WindowError
-from mlplatform.io.archives import ArchiveError
-from mlplatform.io.model_bundle import BundleRefused
-from mlplatform.io.object_store import StoreUnavailable
-from mlplatform.io.pipelines.secrets import redact, reveal
-from mlplatform.io.plugins import plugin
-from mlplatform.io.plugins.data_connectors import DataConnector, DataError, DataUnavailable
-from mlplatform.io.plugins.frameworks import Framework, FrameworkError
-from mlplatform.io.plugins.model_registries import ModelRegistry, Plot, RegistryError
-from mlplatform.io.plugins.secrets_providers import SecretMissing, SecretsProvider
-from mlplatform.io.plugins.storages import Storage, StorageError
-from mlplatform.io.project_code import ProjectCodeError
+from mlplatform.errors import PlatformError
+from mlplatform.io.pipelines.target_plugins import TargetPlugins
+from mlplatform.io.plugins.model_registries import ModelRegistry, Plot
 from mlplatform.io.signing import Signer
-from mlplatform.settings import ConfigurationError, Settings
 
 
-class StepFailed(Exception):
+class StepFailed(PlatformError):
     """A step cannot go on; the message says why and the remedy."""
-
-
-# Their messages name what is wrong and the remedy; to try again would change nothing.
-KNOWN_ERRORS = (
-    StepFailed,
-    ArchiveError,
-    BundleRefused,
-    CheckError,
-    DataError,
-    FeatureError,
-    LabelError,
-    MetricError,
-    ProjectCodeError,
-    SelectionError,
-    SplitError,
-    StabilityError,
-    TransformError,
-    WindowError,
-    FrameworkError,
-    JoinError,
-    RegistryError,
-    StorageError,
-    StoreUnavailable,
-    SecretMissing,
-    ConfigurationError,
-)
-
-# Of these, the errors that pass by themselves.
-TRANSIENT_ERRORS = (DataUnavailable, StoreUnavailable)
 
 
 @dataclass(frozen=True)
@@ -104,67 +56,14 @@ class Report:
 
 
 @dataclass
-class Platform:
-    """The profile's plugins, made when a step first asks; only then are their secrets looked up."""
-
-    manifest: Manifest
-    settings: Settings
-    root: Path
-    _revealed: set[str] = field(default_factory=set, init=False, repr=False)
-
-    @cached_property
-    def secrets(self) -> SecretsProvider:
-        chosen = self.manifest.target.secrets
-        return plugin("secrets_providers", chosen.provider)(chosen.config, self.settings, self.root)
-
-    @cached_property
-    def connector(self) -> DataConnector:
-        chosen = self.manifest.target.data_connector
-        return plugin("data_connectors", chosen.type)(self.reveal(chosen.config), self.settings, self.root)
-
-    @cached_property
-    def storage(self) -> Storage:
-        chosen = self.manifest.target.storage
-        return plugin("storages", chosen.type)(self.reveal(chosen.config), self.settings, self.root)
-
-    @cached_property
-    def registry(self) -> ModelRegistry:
-        tracking = self.manifest.target.mlflow
-        revealed = type(tracking).model_validate(self.reveal(tracking.model_dump()))
-        serving = self.manifest.pipeline.serving
-        name = serving.model_source.registry if serving else "mlflow"
-        return plugin("model_registries", name)(revealed, self.settings, self.root)
-
-    @cached_property
-    def framework(self) -> Framework:
-        return plugin("frameworks", self.manifest.pipeline.training.model_training.framework)()
-
-    @cached_property
-    def signer(self) -> Signer:
-        return Signer.from_settings(self.settings)
-
-    def reveal(self, config: Any) -> Any:
-        """The configuration with the values of its secrets."""
-        return reveal(config, self._get)
-
-    def redact(self, text: str) -> str:
-        """The text without the secrets that were looked up."""
-        return redact(text, self._revealed)
-
-    def _get(self, name: str) -> str:
-        value = self.secrets.get(name)
-        self._revealed.add(value)
-        return value
-
-
-@dataclass
 class StepContext:
     """`run_id` is the identity of the run: that of its first attempt, when it is executed again.
 
     To be used in a `with` block, at whose end its folders go away.
     """
 
-    platform: Platform
+    manifest: Manifest
+    plugins: TargetPlugins
     run_id: str
     log: Callable[[str], None]
     report: Report = field(default_factory=Report)
@@ -185,9 +84,14 @@ class StepContext:
         return Path(folder)
 
     @property
-    def manifest(self) -> Manifest:
-        return self.platform.manifest
+    def pipeline(self) -> Pipeline:
+        return self.manifest.pipeline
+
+    @cached_property
+    def registry(self) -> ModelRegistry:
+        serving = self.pipeline.serving
+        return self.plugins.registry(serving.model_source.registry if serving else "mlflow")
 
     @property
-    def pipeline(self) -> Pipeline:
-        return self.platform.manifest.pipeline
+    def signer(self) -> Signer:
+        return Signer.from_settings(self.plugins.settings)

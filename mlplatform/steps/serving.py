@@ -12,14 +12,14 @@ from mlplatform.domain.batch.data_checks import SkippedRows
 from mlplatform.domain.batch.frames import no_such_column
 from mlplatform.domain.batch.pipeline import Serving
 from mlplatform.domain.batch.stability import Stability
+from mlplatform.errors import PlatformError
 from mlplatform.io.artifacts import Document, Frame, Given, PackedModel, Rows
 from mlplatform.io.model_bundle import Model
 from mlplatform.io.plugins.data_connectors.local_file import write_csv
 from mlplatform.io.plugins.model_registries import Registered
-from mlplatform.steps.context import KNOWN_ERRORS, StepContext, StepFailed
+from mlplatform.steps.context import StepContext, StepFailed
 from mlplatform.steps.models import fetched, opened
 from mlplatform.steps.tables import FeatureJoins, RowChecks, UniqueKeys
-from mlplatform.steps.training import probabilities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def load_scoring_data(context: StepContext) -> dict[str, Given]:
 
     serving = _serving(context)
     table = serving.data_source.scoring_table
-    connector = context.platform.connector
+    connector = context.plugins.connector
     joins = FeatureJoins(context, serving.data_source.feature_tables)
     schema = joins.schema(connector.schema(table))
 
@@ -64,12 +64,12 @@ def load_scoring_data(context: StepContext) -> dict[str, Given]:
 
 def load_model(context: StepContext) -> dict[str, Given]:
     """The model that the pipeline names, or its fallback."""
-    source, registry = _serving(context).model_source, context.platform.registry
+    source, registry = _serving(context).model_source, context.registry
     name = context.pipeline.model_name
     try:
         registered = registry.resolve(name, source.run_id)
         return _loaded(context, registered, asked=True, why="")
-    except KNOWN_ERRORS as error:
+    except PlatformError as error:
         if source.fallback_run_id is None:
             raise
         context.log(f"warning: {source.run_id} cannot be loaded, so {source.fallback_run_id} scores: {error}")
@@ -85,7 +85,7 @@ def apply_transforms(
 
     key = _key(context)
     kept = _kept_columns(context, scoring_data.schema)
-    with opened(context.platform, model, scoring=False) as loaded:
+    with opened(context, model, scoring=False) as loaded:
         _check_columns(context, loaded, scoring_data)
     schema = pa.schema(
         [scoring_data.schema.field(key)]
@@ -141,7 +141,7 @@ def predict(context: StepContext, model: PackedModel | Document, transformed_dat
     """One row for each: its key, the class, and for a classifier the probability."""
     import pyarrow as pa
 
-    with opened(context.platform, model) as loaded:
+    with opened(context, model) as loaded:
         features = list(_feature_types(loaded))
     _check_model(transformed_data, loaded.digest)
     types: dict[str, pa.DataType] = {"prediction": pa.float64()}
@@ -162,7 +162,7 @@ def predict(context: StepContext, model: PackedModel | Document, transformed_dat
             made = [pa.array(predictions, types["prediction"])]
             shown = scores
             if len(loaded.classes):
-                shown = probabilities(loaded, scores)
+                shown = loaded.probabilities(scores)
                 made.append(pa.array(shown, pa.float64()))
                 counts.update(predictions.tolist())
             rows += len(scores)
@@ -189,9 +189,9 @@ def publish(context: StepContext, predictions: Frame, model_metadata: Document) 
     rows = _published(context, predictions, str(model_metadata["run_id"]))
     if output.destination == "database" and context.manifest.target.data_connector.type != "local_file":
         place = str(output.table)
-        written = context.platform.connector.publish(place, rows, [key], "serving_run_id", context.run_id)
+        written = context.plugins.connector.publish(place, rows, [key], "serving_run_id", context.run_id)
     else:
-        path = context.platform.root / (output.path or PREDICTIONS_FILE)
+        path = context.plugins.root / (output.path or PREDICTIONS_FILE)
         written, place = write_csv(path, rows, header=[key, *PUBLISHED]), str(path)
     context.report.check(
         "rows",
@@ -238,7 +238,7 @@ def _published(context: StepContext, predictions: Frame, model_run_id: str) -> I
 
 def _loaded(context: StepContext, registered: Registered, asked: bool, why: str) -> dict[str, Given]:
     source = _serving(context).model_source
-    with fetched(context.platform, registered) as (model, bundle):
+    with fetched(context, registered) as (model, bundle):
         if source.artifact_snapshot:
             kept = context.folder() / "model"
             shutil.copytree(bundle, kept)
@@ -331,7 +331,7 @@ def _reasons(frame: pd.DataFrame, key: str, refused: pd.Series, skipped: Skipped
     import pandas as pd
 
     reasons = refused.to_dict()
-    for row in [*skipped.mask.nonzero()[0].tolist()]:
+    for row in skipped.mask.nonzero()[0].tolist():
         reasons[row] = "; ".join(filter(None, [reasons.get(row), skipped.reasons[row]]))
     for row in frame.index[frame[key].isna()]:
         reasons[row] = "; ".join(filter(None, [reasons.get(row), f"{key} is missing"]))

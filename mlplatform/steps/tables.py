@@ -33,7 +33,7 @@ def read_table(context: StepContext, name: str) -> pa.Table:
     """The whole table in memory."""
     import pyarrow as pa
 
-    connector = context.platform.connector
+    connector = context.plugins.connector
     table = pa.Table.from_batches(connector.read(name), connector.schema(name))
     context.log(f"table {name}: {table.num_rows:,} rows, {table.num_columns} columns")
     return table
@@ -160,4 +160,4 @@ class UniqueKeys:
 
 def project_code(context: StepContext) -> ProjectCode:
     """The project's own Python, as it is now."""
-    return ProjectCode.read(context.platform.root / FOLDER)
+    return ProjectCode.read(context.plugins.root / FOLDER)

@@ -29,6 +29,7 @@ from mlplatform.io.model_bundle import (
     SignatureRefused,
     feature_columns,
     fit_model,
+    load_model,
     own_transforms,
 )
 from mlplatform.io.plugins.frameworks import TrainingEnvironment
@@ -120,7 +121,7 @@ def train_model(
         environment = TrainingEnvironment(
             log=context.log,
             workdir=Path(workdir),
-            h2o_url=context.platform.reveal(context.manifest.target.h2o.url),
+            h2o_url=context.plugins.h2o_url,
             **_limits(pipeline.training.model_training.resources),
         )
         model = fit_model(
@@ -140,7 +141,7 @@ def train_model(
         )
     # Outlives this function: the artefact is made of it when it is saved.
     bundle = context.folder()
-    model.save(bundle, context.platform.signer)
+    model.save(bundle, context.signer)
     context.report.check(
         "reproducible",
         model.reproducible,
@@ -158,7 +159,7 @@ def evaluate(context: StepContext, model: PackedModel, test_set: Frame) -> dict[
     """Metrics on the test set, the champion's on the same rows, and what follows of the two."""
     evaluation, frame = context.pipeline.training.evaluation, test_set.to_pandas()
     names = list(dict.fromkeys([evaluation.primary_metric, *evaluation.additional_metrics]))
-    with opened(context.platform, model) as challenger:
+    with opened(context, model) as challenger:
         predictions, rows = predictions_of(challenger, frame)
         measured = metric.intervals(names, predictions)
         digest = challenger.digest
@@ -200,8 +201,9 @@ def log_run(
     eval_plots: Document,
 ) -> dict[str, Given]:
     """Tracks the run, registers the model, and makes it the champion if it may be."""
-    pipeline, registry = context.pipeline, context.platform.registry
-    with model.unpacked() as bundle, opened(context.platform, model, scoring=False) as loaded:
+    pipeline, registry = context.pipeline, context.registry
+    with model.unpacked() as bundle:
+        loaded = load_model(bundle, context.signer, scoring=False)
         if eval_metrics["model_digest"] != loaded.digest:
             raise StepFailed("the metrics are of another model than this one: run the step evaluate again")
         sample = train_set.to_table().slice(0, EXAMPLE_ROWS).to_pandas()
@@ -224,7 +226,7 @@ def log_run(
                 tables=loaded.tables,
                 model=bundle,
                 example=example,
-                prediction=prediction_frame(loaded, example.iloc[:0]),
+                prediction=loaded.predictions(example.iloc[:0]),
                 dataset=pipeline.training.data_source.label_table,
                 dataset_digest=loaded.provenance["data_digest"],
                 requirements=loaded.requirements,
@@ -283,11 +285,11 @@ def _contest(
     import numpy as np
 
     primary = context.pipeline.training.evaluation.primary_metric
-    champion = context.platform.registry.champion(context.pipeline.model_name)
+    champion = context.registry.champion(context.pipeline.model_name)
     if champion is None:
         return None, contest(primary, predictions, None)
     try:
-        with fetched(context.platform, champion) as (loaded, _):
+        with fetched(context, champion) as (loaded, _):
             if (loaded.classes, loaded.positive) != (challenger.classes, challenger.positive):
                 raise BundleRefused(
                     f"its classes are {loaded.classes}, and now they are {challenger.classes}"
@@ -306,11 +308,8 @@ def _contest(
 
 def _promote(context: StepContext, version: str, eval_metrics: Document) -> bool:
     """Promotes the version if it won against the champion that still is the champion."""
-    registry, name, promotion = (
-        context.platform.registry,
-        context.pipeline.model_name,
-        eval_metrics["promotion"],
-    )
+    registry, name = context.registry, context.pipeline.model_name
+    promotion = eval_metrics["promotion"]
     serving, compared = registry.champion(name), eval_metrics["champion"]
     promoted, reason = promotion["promoted"], promotion["reason"]
     if serving and serving.version == version:
@@ -327,22 +326,6 @@ def _promote(context: StepContext, version: str, eval_metrics: Document) -> bool
         reason += f"; it stays registered as version {version} with the alias challenger"
     context.report.check("beats_champion", promoted, reason[0].upper() + reason[1:])
     return promoted
-
-
-def prediction_frame(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
-    """What the model says of rows, as it is published: the class and, for a classifier, its probability."""
-    import pandas as pd
-
-    scores = model.predict(frame)
-    columns: dict[str, Any] = {"prediction": model.labels(scores)}
-    if len(model.classes):
-        columns["prediction_probability"] = probabilities(model, scores)
-    return pd.DataFrame(columns)
-
-
-def probabilities(model: Model, scores: Any) -> Any:
-    """(n,) of the positive class if there are two classes, else of the likeliest."""
-    return scores[:, model.positive] if len(model.classes) == 2 else scores.max(axis=1)
 
 
 def _parameters(context: StepContext, model: Model) -> dict[str, Any]:

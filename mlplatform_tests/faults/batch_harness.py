@@ -149,13 +149,15 @@ def _run_step(
     writer: Connection,
 ) -> None:
     from mlplatform.io.artifacts import Artifacts
-    from mlplatform.steps.context import Platform, StepContext
+    from mlplatform.io.pipelines.target_plugins import TargetPlugins
+    from mlplatform.steps.context import StepContext
     from mlplatform.steps.execute import run_step
 
     points.install()
-    platform = Platform(project.load().compile(pipeline), project.settings, Path(project.root))
-    with StepContext(platform, run_id, lambda _: None) as context:
-        run_step(context, step, Artifacts(platform.storage, [run_id]))
+    manifest = project.load().compile(pipeline)
+    plugins = TargetPlugins(manifest.target, project.settings, Path(project.root))
+    with StepContext(manifest, plugins, run_id, lambda _: None) as context:
+        run_step(context, step, Artifacts(plugins.storage, [run_id]))
     writer.send((tuple(points.passed), True, ""))
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mlplatform.io.artifacts import CHUNK_ROWS, REGISTRY, Artifacts, Frame, PackedModel, Rows
+from mlplatform.io.artifacts import REGISTRY, Artifacts, Frame, PackedModel, Rows
+from mlplatform.io.plugins.data_connectors import CHUNK_ROWS
 from mlplatform.io.plugins.storages import Storage, StorageError
 from mlplatform.io.plugins.storages.local import LocalStorage
 from mlplatform.io.plugins.storages.s3 import S3Storage

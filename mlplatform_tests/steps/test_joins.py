@@ -10,7 +10,8 @@ import pytest
 
 from mlplatform.domain.batch.joins import JoinError
 from mlplatform.io.artifacts import Artifacts, Frame
-from mlplatform.steps.context import Platform, StepContext, StepFailed
+from mlplatform.io.pipelines.target_plugins import TargetPlugins
+from mlplatform.steps.context import StepContext, StepFailed
 from mlplatform.steps.execute import run_step
 from mlplatform_tests.batch_projects import TRAINING, BatchProject, Warehouse, customers, make, warehouse
 
@@ -36,10 +37,11 @@ def project(stack, tables: Warehouse, tmp_path: Path) -> BatchProject:
 def loaded_and_split(project: BatchProject, **join: object) -> dict[str, pd.DataFrame]:
     spec = {"table": "contacts", "join_key": ["customer_id"], **join}
     project.change(TRAINING, training__data_source__feature_tables=[spec])
-    platform = Platform(project.load().compile(TRAINING), project.settings, project.root)
-    artifacts = Artifacts(platform.storage, ["run"])
+    manifest = project.load().compile(TRAINING)
+    plugins = TargetPlugins(manifest.target, project.settings, project.root)
+    artifacts = Artifacts(plugins.storage, ["run"])
     for step in ("load_data", "split_data"):
-        with StepContext(platform, "run", lambda _: None) as context:
+        with StepContext(manifest, plugins, "run", lambda _: None) as context:
             run_step(context, step, artifacts)
     frames = {}
     for name in ("raw_data", "train_set", "test_set"):

@@ -19,8 +19,9 @@ from mlplatform.domain.batch.graph import Step, steps_of
 from mlplatform.domain.batch.manifest import Manifest
 from mlplatform.io.artifacts import Stored
 from mlplatform.io.pipelines.project import Project
+from mlplatform.io.pipelines.target_plugins import TargetPlugins
 from mlplatform.resources.artifact_io_manager import ArtifactIOManager, Place, readable_failures
-from mlplatform.steps.context import Platform, StepContext
+from mlplatform.steps.context import StepContext
 from mlplatform.steps.execute import blocking_failures, blocks, call_step
 
 # For errors that pass by themselves, such as a database that fails over.
@@ -74,10 +75,10 @@ class Batch:
         return f"{manifest.name}_artifacts"
 
     def _artifacts(self, manifest: Manifest) -> ArtifactIOManager:
-        platform = self._platforms[manifest.name]
+        plugins = self._plugins[manifest.name]
         places = {
             self.key_of(manifest, artefact): Place(
-                manifest.name, step.name, artefact, lambda: platform.storage, platform.redact
+                manifest.name, step.name, artefact, lambda: plugins.storage, plugins.redact
             )
             for step in steps_of(manifest.pipeline)
             for artefact in step.outputs
@@ -85,10 +86,10 @@ class Batch:
         return ArtifactIOManager(places, self.folders.get(manifest.name))
 
     @cached_property
-    def _platforms(self) -> dict[str, Platform]:
+    def _plugins(self) -> dict[str, TargetPlugins]:
         """One a pipeline: its IO manager must know the secrets that its steps have looked up."""
         settings, root = self.project.settings, self.project.root
-        return {manifest.name: Platform(manifest, settings, root) for manifest in self.manifests}
+        return {manifest.name: TargetPlugins(manifest.target, settings, root) for manifest in self.manifests}
 
     def _step(self, manifest: Manifest, step: Step) -> dg.AssetsDefinition:
         checks = checks_of(manifest.pipeline).get(step.name, ())
@@ -114,7 +115,7 @@ class Batch:
             op_tags=_kubernetes(manifest.steps[step.name].resources),
         )
         def run(context: dg.AssetExecutionContext, **inputs: Any):
-            yield from _run(context, self._platforms[manifest.name], step, keys, checks, inputs)
+            yield from _run(context, manifest, self._plugins[manifest.name], step, keys, checks, inputs)
 
         return run
 
@@ -159,19 +160,20 @@ def _tables(manifest: Manifest) -> list[str]:
 
 def _run(
     context: dg.AssetExecutionContext,
-    platform: Platform,
+    manifest: Manifest,
+    plugins: TargetPlugins,
     step: Step,
     keys: Mapping[str, dg.AssetKey],
     checks: Sequence[Check],
     inputs: Mapping[str, Stored],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     def log(line: str) -> None:
-        context.log.info(platform.redact(line))
+        context.log.info(plugins.redact(line))
 
     run_id = context.run.root_run_id or context.run.run_id
-    with StepContext(platform, run_id, log) as step_context:
+    with StepContext(manifest, plugins, run_id, log) as step_context:
         report = step_context.report
-        with readable_failures(platform.redact):
+        with readable_failures(plugins.redact):
             outputs = call_step(step_context, step.name, inputs)
         for artefact, value in outputs.items():
             figures = figures_metadata(report.figures.get(artefact, {}))
@@ -186,12 +188,12 @@ def _run(
             check_name=check.name,
             passed=outcome.passed,
             severity=severity,
-            description=platform.redact(outcome.description),
+            description=plugins.redact(outcome.description),
             metadata=figures_metadata(outcome.figures),
         )
     if failures := blocking_failures(step_context, step.name):
         # Dagster would fail the step too, and say no more than the names of the checks.
-        raise dg.Failure(platform.redact(failures), allow_retries=False)
+        raise dg.Failure(plugins.redact(failures), allow_retries=False)
 
 
 def _kubernetes(resources: Mapping[str, str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlplatform.domain.batch.manifest import Manifest
 from mlplatform.domain.batch.pipeline import Cadence
+from mlplatform.errors import PlatformError
 
 SCHEDULES: dict[Cadence, str] = {
     "hourly": "@hourly",
@@ -127,7 +128,7 @@ NEEDS = {"local": (), "docker": ("image",), "kubernetes": ("image", "namespace")
 TARGET_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
-class UnsuitableProfile(Exception):
+class UnsuitableProfile(PlatformError):
     """The profile cannot be made into a DAG; the message names the key and the remedy."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from mlplatform.domain.batch.frames import (
     no_such_column,
 )
 from mlplatform.domain.batch.pipeline import DataCheck
+from mlplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +35,7 @@ OnFailure = Literal["fail", "warn", "skip_row"]
 RARE_SHARE = 0.01
 
 
-class CheckError(Exception):
+class CheckError(PlatformError):
     """A check cannot be made; the message names it and the remedy."""
 
 
@@ -173,31 +175,6 @@ def class_balance(
     )
 
 
-def same_columns(trained: Mapping[str, str], now: Mapping[str, str]) -> CheckResult:
-    """Whether the columns that the model learned from are there, and of the same kind (`kind_of`).
-
-    Added columns are told, and hurt nobody.
-
-    Args:
-        trained: {column: kind} of the training data's features.
-        now: the same of the data to score.
-    """
-    gone = [name for name in trained if name not in now]
-    changed = [
-        f"{name} was {kind} and is {now[name]}"
-        for name, kind in trained.items()
-        if name in now and now[name] != kind
-    ]
-    added = [name for name in now if name not in trained]
-    problems = [f"gone since training: {', '.join(gone)}"] if gone else []
-    problems += [f"of another type: {'; '.join(changed)}"] if changed else []
-    said = problems or [f"all {len(trained)} columns are there"]
-    if added:
-        said.append(f"not used by the model: {', '.join(added)}")
-    remedy = ["restore them in the scoring table, or train again without them"] if problems else []
-    return CheckResult("same_columns", not problems, "; ".join([*said, *remedy]))
-
-
 def kind_of(column: pa.DataType) -> str:
     """number, text, boolean, timestamp, or Arrow's own name of the type."""
     import pyarrow as pa
@@ -214,48 +191,7 @@ def kind_of(column: pa.DataType) -> str:
     return "timestamp" if types.is_timestamp(column) or types.is_date(column) else str(column)
 
 
-def count_unseen(frame: Frame, categories: Mapping[str, Sequence[Any]]) -> dict[str, Counter[str]]:
-    """{column: {value: rows}} of the values that are not among those of the training; missing ones are none.
-
-    Counters of chunks can be added.
-    """
-    import pyarrow as pa
-
-    pc = arrow_compute()
-
-    table = as_table(frame)
-    unseen = {}
-    for name, known in categories.items():
-        column = pc.cast(table.column(name), pa.string())
-        known_text = pc.cast(pa.array(list(known)), pa.string())
-        strange = column.filter(pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, known_text))))
-        found = pc.value_counts(strange)
-        unseen[name] = Counter({pair["values"]: pair["counts"] for pair in found.to_pylist()})
-    return unseen
-
-
-def unseen_categories(unseen: Mapping[str, Counter[str]], rows: int) -> CheckResult:
-    """The model takes such a value for a missing one, so this is worth a warning."""
-    strange = {name: counter for name, counter in unseen.items() if counter}
-    shown = [
-        f"{name}: " + ", ".join(f"{value} ({count} rows)" for value, count in counter.most_common(EXAMPLES))
-        for name, counter in strange.items()
-    ]
-    failing = max((counter.total() for counter in strange.values()), default=0)
-    return CheckResult(
-        "unseen_categories",
-        not strange,
-        "; ".join(["values that training has not seen", *shown])
-        if strange
-        else "training has seen every value",
-        "warn",
-        rows,
-        failing,
-        tuple(shown),
-    )
-
-
-class _RowCheck:
+class _RowCheck(ABC):
     """A check that blames rows."""
 
     def __init__(self, check: DataCheck) -> None:
@@ -271,9 +207,9 @@ class _RowCheck:
         return f"{self.check.name} of {', '.join(self.check.columns) or self.check.function}"
 
     @property
+    @abstractmethod
     def _rule(self) -> str:
         """What is asked of a row, or of a column."""
-        raise NotImplementedError
 
     def add(self, table: pa.Table, show: str | None) -> np.ndarray:
         """(n,) booleans of the rows that fail."""
@@ -308,8 +244,9 @@ class _RowCheck:
             tuple(shown),
         )
 
+    @abstractmethod
     def _failing_rows(self, table: pa.Table) -> np.ndarray:
-        raise NotImplementedError
+        """(n,) booleans; the columns are there."""
 
 
 class _NullThreshold(_RowCheck):

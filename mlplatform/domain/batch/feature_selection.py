@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlplatform.domain.batch.features import Feature
 from mlplatform.domain.batch.pipeline import ProblemType, SelectionMethod
+from mlplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,7 @@ MAX_CORRELATION = 0.95
 CUMULATED_IMPORTANCE = 0.95
 
 
-class SelectionError(Exception):
+class SelectionError(PlatformError):
     """No feature is left, or a method needs a package that is not installed; the message says which."""
 
 

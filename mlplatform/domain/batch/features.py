@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mlplatform.errors import PlatformError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,7 +21,7 @@ SECONDS_PER_DAY = 86_400
 _WORDS = {"true": 1.0, "t": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "f": 0.0, "0": 0.0, "0.0": 0.0}
 
 
-class FeatureError(Exception):
+class FeatureError(PlatformError):
     """A table does not have what a model takes; the message names the columns and the remedy."""
 
 

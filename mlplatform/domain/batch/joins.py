@@ -10,6 +10,7 @@ import numpy as np
 
 from mlplatform.domain.batch.frames import arrow_compute, as_table, examples, is_null, no_such_column
 from mlplatform.domain.batch.pipeline import FeatureTable, PointInTime
+from mlplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +22,7 @@ DAY_MICROSECONDS = 86_400 * 1_000_000
 NONE = -1
 
 
-class JoinError(Exception):
+class JoinError(PlatformError):
     """The tables cannot be joined; the message names table and columns, and the remedy."""
 
 

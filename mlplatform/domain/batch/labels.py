@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlplatform.domain.batch.pipeline import ProblemType, Target
+from mlplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ THRESHOLD = 0.5
 MAX_CLASSES = 1_000
 
 
-class LabelError(Exception):
+class LabelError(PlatformError):
     """The label column cannot be learned; the message says why and the remedy."""
 
 

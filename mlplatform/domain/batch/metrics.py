@@ -14,6 +14,7 @@ import numpy as np
 
 from mlplatform.domain.batch.metric_names import METRICS
 from mlplatform.domain.batch.pipeline import ProblemType
+from mlplatform.errors import PlatformError
 
 LOWER_IS_BETTER = frozenset({"log_loss", "brier_score", "rmse", "mse", "mae", "mape"})
 RESAMPLES = 1_000
@@ -22,7 +23,7 @@ SEED = 42
 _BATCH = 4_000_000
 
 
-class MetricError(Exception):
+class MetricError(PlatformError):
     """A metric has no value for these rows; the message says why and the remedy."""
 
 

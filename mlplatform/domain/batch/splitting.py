@@ -14,6 +14,7 @@ from mlplatform.domain.batch.frames import (
     key_hashes,
     no_such_column,
 )
+from mlplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +28,7 @@ MIN_ROWS = 10
 MIN_ROWS_OF_A_CLASS = 2
 
 
-class SplitError(Exception):
+class SplitError(PlatformError):
     """The rows cannot be split; the message says why and the remedy."""
 
 

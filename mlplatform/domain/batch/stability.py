@@ -20,6 +20,7 @@ import numpy as np
 
 from mlplatform.domain.batch.data_checks import kind_of
 from mlplatform.domain.batch.frames import arrow_compute, as_table, is_null
+from mlplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +39,7 @@ CHANCE_Z = 3.09
 EMPTY_BIN_ROWS = 0.5
 
 
-class StabilityError(Exception):
+class StabilityError(PlatformError):
     """New data cannot be compared with the reference; the message names the column."""
 
 

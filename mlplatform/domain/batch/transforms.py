@@ -23,6 +23,7 @@ from mlplatform.domain.batch.features import (
     with_levels,
 )
 from mlplatform.domain.batch.pipeline import Imputation, Preprocessing
+from mlplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +36,7 @@ _ARRAY = "__array__"
 _TUPLE = "__tuple__"
 
 
-class TransformError(Exception):
+class TransformError(PlatformError):
     """A project's own transform does not keep its contract; the message names it and the remedy."""
 
 

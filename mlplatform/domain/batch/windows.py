@@ -10,6 +10,7 @@ import numpy as np
 
 from mlplatform.domain.batch.frames import as_table, is_null, no_such_column
 from mlplatform.domain.batch.pipeline import DataWindows
+from mlplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +24,7 @@ EPOCH = date(1970, 1, 1)
 EPOCH_WEEKDAY = 3
 
 
-class WindowError(Exception):
+class WindowError(PlatformError):
     """The rows cannot be divided by these windows; the message names the bounds and the remedy."""
 
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from mlplatform.domain.batch.manifest import Manifest
 from mlplatform.domain.batch.problems import InvalidProject, Problem
 from mlplatform.io.pipelines.project import Project
-from mlplatform.io.pipelines.secrets import reveal
-from mlplatform.io.plugins import plugin
-
-if TYPE_CHECKING:
-    from mlplatform.io.plugins.storages import Storage
 
 
 def manifest_path(project: Project, pipeline: str) -> Path:
@@ -29,7 +23,7 @@ def to_json(manifest: Manifest) -> str:
 def upload(project: Project, manifest: Manifest) -> str:
     """Puts the manifest into the target's storage and returns its address. Raises StorageError."""
     content = io.BytesIO(to_json(manifest).encode())
-    return _storage(project).write(_key(project, manifest.name), content)
+    return project.plugins.storage.write(_key(project, manifest.name), content)
 
 
 def find(project: Project, pipeline: str) -> Manifest:
@@ -43,7 +37,7 @@ def find(project: Project, pipeline: str) -> Manifest:
     if path.is_file():
         place, content = str(path.relative_to(project.root)), path.read_bytes()
     else:
-        storage = _storage(project)
+        storage = project.plugins.storage
         place = storage.uri(_key(project, pipeline))
         try:
             with storage.open(place) as file:
@@ -73,15 +67,6 @@ def find(project: Project, pipeline: str) -> Manifest:
 
 def _key(project: Project, pipeline: str) -> str:
     return f"manifests/{project.target}/{pipeline}.json"
-
-
-def _storage(project: Project) -> Storage:
-    target = project.profile.outputs[project.target]
-    secrets = plugin("secrets_providers", target.secrets.provider)(
-        target.secrets.config, project.settings, project.root
-    )
-    config = reveal(target.storage.config, secrets.get)
-    return plugin("storages", target.storage.type)(config, project.settings, project.root)
 
 
 def _refused(place: str, message: str, remedy: str) -> InvalidProject:

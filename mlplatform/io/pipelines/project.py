@@ -19,6 +19,7 @@ from mlplatform.domain.batch.rules import Finding, broken_profile_rules, broken_
 from mlplatform.io.pipelines import references
 from mlplatform.io.pipelines.files import Node, Place, read, read_pipeline
 from mlplatform.io.pipelines.structure import Read, read_as
+from mlplatform.io.pipelines.target_plugins import TargetPlugins
 from mlplatform.io.pipelines.templates import Templates, is_template
 from mlplatform.settings import Settings
 
@@ -84,6 +85,11 @@ class Project:
     def target(self) -> str:
         """The target that is chosen."""
         return self.chosen_target or self.profile.target
+
+    @cached_property
+    def plugins(self) -> TargetPlugins:
+        """Those of the target that is chosen."""
+        return TargetPlugins(self.profile.outputs[self.target], self.settings, self.root)
 
     def compile(self, name: str, target: str | None = None) -> Manifest:
         """The manifest of a pipeline for a target.

@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
+from mlplatform.errors import PlatformError
+
 Kind = Literal["data_connectors", "storages", "frameworks", "model_registries", "secrets_providers"]
 
 # By name and not by scanning the folders, so that naming a plugin imports no other.
@@ -32,7 +34,7 @@ OWN: dict[Kind, dict[str, str]] = {
 }
 
 
-class UnknownPlugin(Exception):
+class UnknownPlugin(PlatformError):
     """No plugin has that name; the message names those that there are."""
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlplatform.errors import PlatformError
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -17,7 +19,7 @@ VERSION_TABLE = "mlplatform_warehouse_version"
 CONNECT_SECONDS = 10
 
 
-class WarehouseError(Exception):
+class WarehouseError(PlatformError):
     """The warehouse's tables cannot be made or filled; the message says why and the remedy."""
 
 

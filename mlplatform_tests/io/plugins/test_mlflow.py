@@ -20,7 +20,6 @@ from mlplatform.io.plugins import plugin
 from mlplatform.io.plugins.frameworks import TrainingEnvironment
 from mlplatform.io.plugins.model_registries import RegistryError, mlflow_connection
 from mlplatform.io.plugins.model_registries.mlflow import MLflowRegistry
-from mlplatform.io.plugins.model_registries.mlflow_model import predictions
 from mlplatform.io.plugins.model_registries.tracking_uri import tracking_store
 from mlplatform.local.stack import RunningStack
 from mlplatform.settings import Settings
@@ -378,7 +377,7 @@ def test_mlflow_itself_loads_and_scores_with_the_model(registry, tmp_path, monke
         tmp_path,
         model=tmp_path / "model",
         example=example.head(3),
-        prediction=predictions(model, example.head(3)),
+        prediction=model.predictions(example.head(3)),
         requirements=model.requirements,
     )
     logged = registry.log(run)
@@ -393,7 +392,7 @@ def test_mlflow_itself_loads_and_scores_with_the_model(registry, tmp_path, monke
         scored = loaded.predict(example.astype({"contract": object}))
         new = pd.DataFrame({"tenure": [3, 4], "contract": ["weekly", None]})
         strange = loaded.predict(new)
-    pd.testing.assert_frame_equal(scored, predictions(model, example))
+    pd.testing.assert_frame_equal(scored, model.predictions(example))
     assert scored["prediction_probability"].between(0, 1).all()
     assert set(scored["prediction"]) <= {0, 1}
     assert len(strange) == 2

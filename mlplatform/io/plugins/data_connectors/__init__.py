@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from mlplatform.errors import PlatformError, TransientError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -12,11 +14,11 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 65_536
 
 
-class DataError(Exception):
+class DataError(PlatformError):
     """A table cannot be read or written; the message names the table and the remedy."""
 
 
-class DataUnavailable(DataError):
+class DataUnavailable(DataError, TransientError):
     """The place of the tables does not answer now: later it may, so that a step is tried again."""
 
 

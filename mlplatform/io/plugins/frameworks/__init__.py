@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlplatform.domain.batch.pipeline import ProblemType
+from mlplatform.errors import PlatformError
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 
-class FrameworkError(Exception):
+class FrameworkError(PlatformError):
     """Training or scoring failed; the message says what and the remedy."""
 
 

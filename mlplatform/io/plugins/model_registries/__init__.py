@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlplatform.errors import PlatformError
+
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class RegistryError(Exception):
+class RegistryError(PlatformError):
     """The registry cannot be used, or has no such model; the message says which and the remedy."""
 
 

@@ -79,21 +79,7 @@ class PythonModel:
         self._model = model
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        return predictions(self._model, model_input)
-
-
-def predictions(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
-    """`prediction` and, of a classifier, `prediction_probability`: of the positive class if there are two
-    classes, else of the predicted one. `model` is that of a bundle.
-    """
-    import pandas as pd
-
-    scores = model.predict(frame)
-    found = pd.DataFrame({"prediction": model.labels(scores)})
-    if len(model.classes):
-        two = len(model.classes) == 2
-        found["prediction_probability"] = scores[:, model.positive] if two else scores.max(axis=1)
-    return found
+        return self._model.predictions(model_input)
 
 
 def _load_pyfunc(path: str) -> PythonModel:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from mlplatform.errors import PlatformError
 
-class SecretMissing(Exception):
+
+class SecretMissing(PlatformError):
     """There is no such secret; the message names it and where it was looked for."""
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
+from mlplatform.errors import PlatformError
 
-class StorageError(Exception):
+
+class StorageError(PlatformError):
     """An artefact cannot be read or written; the message names it and the remedy."""
 
 
