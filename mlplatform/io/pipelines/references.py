@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlplatform.domain.batch.feature_selection import missing_packages
 from mlplatform.domain.batch.pipeline import Pipeline
 from mlplatform.domain.batch.problems import PathOf, did_you_mean
 from mlplatform.domain.batch.profile import Profile
@@ -55,10 +55,10 @@ def of_pipeline(pipeline: Pipeline, root: Path) -> Findings:
                 found.problems.extend(_code(root, check.function, path))
     selection = training.feature_selection
     for index, method in enumerate(selection.methods if selection and selection.enabled else []):
-        for package in missing_packages([method]):
+        if method.name == "lgbm_importance" and importlib.util.find_spec("lightgbm") is None:
             path = ("training", "feature_selection", "methods", index, "name")
-            remedy = f"pip install {package}, or use mutual_info"
-            found.problems.append(Finding(path, f"{method.name} needs {package}", remedy))
+            remedy = "pip install lightgbm, or use mutual_info"
+            found.problems.append(Finding(path, "lgbm_importance needs lightgbm", remedy))
     if pipeline.deployment.mode != "batch":
         text = f"{pipeline.deployment.mode} changes nothing: pipelines run as batches"
         found.warnings.append(Finding(("deployment", "mode"), text))
