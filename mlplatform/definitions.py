@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,10 @@ import mlplatform.defs
 from mlplatform.resources.io_managers import FrameIOManager, SnapshotIOManager, TableIOManager
 from mlplatform.resources.stores import Stores
 from mlplatform.settings import Executor, Settings
+
+# Dagster would warn of parts that we use, and pin, in some hundred lines at each load.
+for _category in (dg.BetaWarning, dg.PreviewWarning, dg.SupersessionWarning):
+    warnings.filterwarnings("ignore", category=_category)
 
 
 def executor_for(executor: Executor) -> dg.ExecutorDefinition:

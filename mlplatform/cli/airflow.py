@@ -63,6 +63,8 @@ def generate_dags(target: str, output: Path, project_dir: Path, worker_dir: str 
                     fg="yellow",
                     err=True,
                 )
+        if not files:
+            click.echo("No pipelines to write DAGs for.")
         # All or none: a broken profile leaves the DAGs that run as they are.
         for name, text in files.items():
             path = output / f"{name}_dag.py"
@@ -95,7 +97,7 @@ def _manifests(root: Path, target: str) -> list[Manifest]:
             raise click.ClickException(f"{shown} is compiled for target {compiled_for}: {remedy}")
         else:
             found.append(manifest)
-    if not found:
+    if not found and any(root.glob("pipelines/[!_]*.yaml")):
         raise click.ClickException(f"there is no manifest in {root / 'target'}: {remedy}")
     return found
 

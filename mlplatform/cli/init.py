@@ -6,12 +6,15 @@ import json
 import re
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from mlplatform.cli.errors import readable_errors
 from mlplatform.cli.pipelines import write_whole
+
+if TYPE_CHECKING:
+    from mlplatform.cli.sample_data import SampleData
 
 Template = Literal["basic", "typical-ds-pipeline", "empty"]
 TEMPLATES = Path(__file__).parent / "templates"
@@ -60,7 +63,8 @@ def init(path: Path, template: Template, customers: int, features: int) -> None:
             f"{root.name!r}: a name has letters, digits, _, - and . only, a letter or digit first"
         )
     with readable_errors():
-        files = _files(root.name, template, customers, features)
+        tables = _tables(template, customers, features)
+        files = _files(root.name, template, tables)
         there = [name for name in files if (root / name).exists()]
         if there:
             raise click.ClickException(
@@ -69,7 +73,10 @@ def init(path: Path, template: Template, customers: int, features: int) -> None:
             )
         for name, text in files.items():
             write_whole(root / name, text)
-    click.echo(f"Project {root.name} made in {root}: {len(files)} files.\n\nNext:")
+    click.echo(f"Project {root.name} made in {root}: {len(files)} files.")
+    if tables.told:
+        click.echo(f"Sample data: {tables.told}.")
+    click.echo("\nNext:")
     # As the user named it: what they can type.
     if root != Path.cwd():
         click.echo(f"  cd {path}")
@@ -77,9 +84,16 @@ def init(path: Path, template: Template, customers: int, features: int) -> None:
         click.echo(f"  {step}")
 
 
-def _files(name: str, template: Template, customers: int, features: int) -> dict[str, str]:
+def _tables(template: Template, customers: int, features: int) -> SampleData:
+    from mlplatform.cli.sample_data import SampleData, monthly_features, telco
+
+    if template == "basic":
+        return telco()
+    return monthly_features(customers, features) if template == "typical-ds-pipeline" else SampleData({}, "")
+
+
+def _files(name: str, template: Template, tables: SampleData) -> dict[str, str]:
     """Contents by path."""
-    from mlplatform.cli.sample_data import monthly_features, telco
     from mlplatform.io.pipelines.schemas import pipeline_schema, profiles_schema
 
     files = {}
@@ -91,12 +105,7 @@ def _files(name: str, template: Template, customers: int, features: int) -> dict
     files["Dockerfile"] = files["Dockerfile"].replace("__VERSION__", version("mlplatform"))
     for kind, schema in (("pipeline", pipeline_schema()), ("profiles", profiles_schema())):
         files[f".schemas/{kind}.schema.json"] = json.dumps(schema, indent=2) + "\n"
-    tables = {}
-    if template == "basic":
-        tables = telco()
-    elif template == "typical-ds-pipeline":
-        tables = monthly_features(customers, features)
-    return files | {f"sample_data/{table}": text for table, text in tables.items()}
+    return files | {f"sample_data/{table}": text for table, text in tables.files.items()}
 
 
 def _next(template: Template) -> list[str]:

@@ -106,7 +106,7 @@ def _problems(instance: DagsterInstance, run: DagsterRun) -> list[str]:
         passed = len(checks) - len(warned)
         click.echo(f"\n{len(made)} assets materialised, {passed} of {len(checks)} checks passed.")
         if warned:
-            click.echo(f"Worth a look: {', '.join(warned)}.")
+            click.echo(f"Not passed, which stops nothing: {', '.join(warned)}.")
         click.echo()
     return problems
 

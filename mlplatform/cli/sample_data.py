@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,15 @@ INFORMATIVE = 5
 SEED = 42
 
 
-def telco() -> dict[str, str]:
+@dataclass(frozen=True)
+class SampleData:
+    """Contents of files by their names, and what is worth knowing of them."""
+
+    files: Mapping[str, str]
+    told: str
+
+
+def telco() -> SampleData:
     """`customers.csv` (with the label, about four fifths) and `customers_to_score.csv`: IBM's sample of 7,043
     customers, divided as the warehouse's. Eleven of them, who only joined, have no total_charges: 0 so far.
     """
@@ -34,16 +43,22 @@ def telco() -> dict[str, str]:
         header, *rows = csv.reader(file)
     total, label = header.index("total_charges"), header.index("churned")
     known, new = [header], [[*header[:label], *header[label + 1 :]]]
+    empty = 0
     for row in rows:
+        empty += not row[total]
         row[total] = row[total] or "0"
         if to_score(row[header.index("customer_id")]):
             new.append([*row[:label], *row[label + 1 :]])
         else:
             known.append(row)
-    return {"customers.csv": _text(known), "customers_to_score.csv": _text(new)}
+    return SampleData(
+        {"customers.csv": _text(known), "customers_to_score.csv": _text(new)},
+        f"{len(known) - 1:,} customers and {len(new) - 1:,} to score; {empty} of them had no total_charges,"
+        " which is 0 now",
+    )
 
 
-def monthly_features(customers: int, features: int) -> dict[str, str]:
+def monthly_features(customers: int, features: int) -> SampleData:
     """Made-up tables, one row a customer and month: `labels.csv` (a fifth churn), `features_a.csv` (what is
     known of the contract), `features_b.csv` (`features` columns, a twentieth of them constant), and
     `customers_to_score.csv` for the month after. Of the features, 15 % are missing, and of one column 97 %.
@@ -78,7 +93,7 @@ def monthly_features(customers: int, features: int) -> dict[str, str]:
         for number in range(features)
     }
     known = keys[: int(labelled.sum())]
-    return {
+    files = {
         "labels.csv": _table(
             ["customer_id", "snapshot_date", "is_churn"], known, [churns[labelled].astype(str)]
         ),
@@ -88,6 +103,7 @@ def monthly_features(customers: int, features: int) -> dict[str, str]:
         "features_b.csv": _table(["customer_id", "snapshot_date", *usage], keys, list(usage.values())),
         "customers_to_score.csv": _table(["customer_id", "snapshot_date"], keys[len(known) :], []),
     }
+    return SampleData(files, f"{customers:,} made-up customers in {len(months)} months")
 
 
 def _with_gaps(values: np.ndarray, random: np.random.Generator, rate: float) -> np.ndarray:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mlplatform.domain.batch import labels
 from mlplatform.domain.batch.features import Feature, FeatureError
 from mlplatform.domain.batch.pipeline import ProblemType, Training
-from mlplatform.domain.batch.transforms import OwnTransform, Preparation, Prepared
+from mlplatform.domain.batch.transforms import NOT_SELECTED, OwnTransform, Preparation, Prepared
 from mlplatform.errors import PlatformError
 from mlplatform.io.plugins import plugin
 from mlplatform.io.plugins.frameworks import (
@@ -45,6 +45,7 @@ CARD = "model.json"
 ESTIMATOR = "estimator"
 SIGNATURE = "SIGNATURE"
 NO_CODE = ProjectCode({})
+MOST_COLUMNS = 20
 # Probabilities of a row may miss 1 by rounding.
 _TOLERANCE = 1e-6
 
@@ -271,8 +272,8 @@ def fit_model(
         framework.needs_numbers,
     )
     prepared = preparation.apply(candidates)
-    for name, reason in sorted(preparation.dropped.items()):
-        environment.log(f"column {name} is not used: it {reason}")
+    for line in told_columns("is not used: it", preparation.dropped):
+        environment.log(line)
     if len(prepared.refused):
         environment.log(
             f"{len(prepared.refused):,} rows are not learned, the first because {prepared.refused.iloc[0]}"
@@ -299,6 +300,17 @@ def fit_model(
         provenance=provenance or {},
         versions=_versions(framework),
     )
+
+
+def told_columns(what: str, reasons: Mapping[str, str]) -> Iterator[str]:
+    """A line for each column, or for the first few of many; of those that were not selected, the step that
+    selects has told.
+    """
+    told = {name: reason for name, reason in sorted(reasons.items()) if reason != NOT_SELECTED}
+    for name, reason in [*told.items()][:MOST_COLUMNS]:
+        yield f"column {name} {what} {reason}"
+    if len(told) > MOST_COLUMNS:
+        yield f"and {len(told) - MOST_COLUMNS:,} columns more"
 
 
 class NotLoaded:

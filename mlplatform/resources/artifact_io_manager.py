@@ -73,7 +73,9 @@ class ArtifactIOManager(dg.IOManager):
         with readable_failures(place.redact):
             # Frames are made while they are saved.
             saved = self._artifacts(place, context).save(place.step, place.artefact, obj)
-        context.add_output_metadata({URI: saved.uri, "bytes": saved.size})
+        # The size of a document says nothing of what it tells about.
+        size = {} if isinstance(obj, Mapping) else {"bytes": saved.size}
+        context.add_output_metadata({URI: saved.uri, **size})
         if isinstance(obj, Rows):
             columns = [dg.TableColumn(field.name, str(field.type)) for field in obj.schema]
             context.add_output_metadata(

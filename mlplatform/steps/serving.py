@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,12 @@ from mlplatform.io.plugins.data_connectors.local_file import write_csv
 from mlplatform.io.plugins.model_registries import Registered
 from mlplatform.steps.context import StepContext, StepFailed
 from mlplatform.steps.models import fetched, opened
-from mlplatform.steps.tables import FeatureJoins, RowChecks, UniqueKeys
+from mlplatform.steps.tables import FOUND, REASON, FeatureJoins, RowChecks, UniqueKeys, without_features
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-REASON = "reason"
 # Columns of the scoring table that are published beside the scores travel under this prefix.
 KEPT = "source:"
 PREDICTIONS_FILE = "predictions.csv"
@@ -48,7 +47,7 @@ def load_scoring_data(context: StepContext) -> dict[str, Given]:
     serving = _serving(context)
     table = serving.data_source.scoring_table
     connector = context.plugins.connector
-    joins = FeatureJoins(context, serving.data_source.feature_tables)
+    joins = FeatureJoins(context, serving.data_source.feature_tables, keep_all=True)
     schema = joins.schema(connector.schema(table))
 
     def chunks() -> Iterator[pa.RecordBatch]:
@@ -93,7 +92,8 @@ def apply_transforms(
         + [pa.field(name, kind) for name, kind in _feature_types(loaded).items()],
         metadata={MODEL_DIGEST: loaded.digest},
     )
-    schema_of_refused = scoring_data.schema.append(pa.field(REASON, pa.string()))
+    columns = [field for field in scoring_data.schema if not field.name.startswith(FOUND)]
+    schema_of_refused = pa.schema([*columns, pa.field(REASON, pa.string())])
     # On disk, since all rows of a large table may be refused.
     quarantined = context.folder() / "refused.arrow"
 
@@ -108,12 +108,14 @@ def apply_transforms(
                 prepared = loaded.prepare(frame)
                 drift.add(batch)
                 unseen.update(prepared.unseen)
-                reason = _reasons(frame, key, prepared.refused, checks.add(batch))
+                reason = _reasons(frame, key, prepared.refused, checks.add(batch), without_features(batch))
                 if len(reason):
                     _count(reasons, reason)
-                    rows = batch.take(pa.array(reason.index.to_numpy()))
-                    columns = [*rows.columns, pa.array(reason.to_numpy(), pa.string())]
-                    refused.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema_of_refused))
+                    rows = batch.select([field.name for field in columns]).take(
+                        pa.array(reason.index.to_numpy())
+                    )
+                    with_reason = [*rows.columns, pa.array(reason.to_numpy(), pa.string())]
+                    refused.write_batch(pa.RecordBatch.from_arrays(with_reason, schema=schema_of_refused))
                 features = prepared.features[~prepared.features.index.isin(reason.index)]
                 rows = batch.take(pa.array(features.index.to_numpy()))
                 carried = [rows.column(name) for name in (key, *kept)]
@@ -326,15 +328,22 @@ def _feature_types(model: Model) -> dict[str, pa.DataType]:
     }
 
 
-def _reasons(frame: pd.DataFrame, key: str, refused: pd.Series, skipped: SkippedRows) -> pd.Series:
+def _reasons(
+    frame: pd.DataFrame,
+    key: str,
+    refused: pd.Series,
+    skipped: SkippedRows,
+    without: Iterable[tuple[int, str]],
+) -> pd.Series:
     """Why rows cannot be scored, by their number; a row without a key is one of them."""
     import pandas as pd
 
     reasons = refused.to_dict()
     for row in skipped.mask.nonzero()[0].tolist():
         reasons[row] = "; ".join(filter(None, [reasons.get(row), skipped.reasons[row]]))
-    for row in frame.index[frame[key].isna()]:
-        reasons[row] = "; ".join(filter(None, [reasons.get(row), f"{key} is missing"]))
+    missing = ((row, f"{key} is missing") for row in frame.index[frame[key].isna()])
+    for row, reason in (*missing, *without):
+        reasons[row] = "; ".join(filter(None, [reasons.get(row), reason]))
     return pd.Series(reasons, dtype=object).sort_index()
 
 

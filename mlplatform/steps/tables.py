@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlplatform.domain.batch.checks import names_of
@@ -25,8 +25,15 @@ from mlplatform.steps.context import StepContext
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Columns that say whether a row found features travel under this prefix.
+FOUND = "found:"
 # Fewer rows leave no test set that says anything.
 MINIMUM_ROWS = 10
+
+
+REASON = "reason"
+REPAIR = "repair its rows, and run again"
+REPAIR_OR_SKIP = f"{REPAIR}, or change the check in data_checks (on_failure: skip_row leaves rows out)"
 
 
 def read_table(context: StepContext, name: str) -> pa.Table:
@@ -40,10 +47,15 @@ def read_table(context: StepContext, name: str) -> pa.Table:
 
 
 class FeatureJoins:
-    """The feature tables of a pipeline, read once and joined to any number of chunks."""
+    """The feature tables of a pipeline, read once and joined to any number of chunks.
 
-    def __init__(self, context: StepContext, tables: Sequence[FeatureTable]) -> None:
+    With `keep_all`, rows that an inner join would leave out stay, and `missing` tells of them: what is to be
+    scored does not get lost.
+    """
+
+    def __init__(self, context: StepContext, tables: Sequence[FeatureTable], keep_all: bool = False) -> None:
         self._context = context
+        self._keep_all = keep_all
         self._tables = [(table, read_table(context, table.table)) for table in tables]
         # Whether a join gave several rows for one, as `fan_out_check` allows.
         self.fanned_out = False
@@ -51,7 +63,10 @@ class FeatureJoins:
     def join(self, table: pa.Table) -> pa.Table:
         """Raises JoinError: a join makes too many rows, or its columns are not there."""
         for spec, features in self._tables:
-            table, report = join_feature_table(table, features, spec)
+            found = None
+            if self._keep_all and spec.join_type == "inner":
+                spec, found = spec.model_copy(update={"join_type": "left"}), FOUND + spec.table
+            table, report = join_feature_table(table, features, spec, found)
             self.fanned_out |= report.rows_out > report.rows_in
             if report.rows_in:
                 self._context.log(
@@ -62,6 +77,14 @@ class FeatureJoins:
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """What the join makes of a table of this schema."""
         return self.join(schema.empty_table()).schema
+
+
+def without_features(batch: pa.RecordBatch) -> Iterator[tuple[int, str]]:
+    """Rows that found no features in a table that they need, with the reason; some more than once."""
+    for name in batch.schema.names:
+        if name.startswith(FOUND):
+            for row in (~batch.column(name).to_numpy(zero_copy_only=False)).nonzero()[0].tolist():
+                yield row, f"table {name.removeprefix(FOUND)} has no row for it"
 
 
 class RowChecks:
@@ -81,16 +104,17 @@ class RowChecks:
 
     def report(self) -> None:
         for name, result in zip(names_of(self._checks), self._made.results(), strict=True):
-            report(self._context, name, result)
+            report(self._context, name, result, remedy=REPAIR_OR_SKIP)
 
 
-def report(context: StepContext, name: str, *results: CheckResult) -> None:
-    """One check of the step's report, made of one or more results."""
+def report(context: StepContext, name: str, *results: CheckResult, remedy: str = REPAIR) -> None:
+    """One check of the step's report, made of one or more results; what failed names the table."""
     failed = [result for result in results if not result.passed]
+    said = "; ".join(result.description for result in failed or results)
     context.report.check(
         name,
         not failed,
-        "; ".join(result.description for result in failed or results),
+        f"table {_table(context)}: {said}; {remedy}" if failed else said,
         {
             "rows": max(result.rows for result in results),
             "failing_rows": sum(result.failing_rows for result in results),
@@ -99,17 +123,20 @@ def report(context: StepContext, name: str, *results: CheckResult) -> None:
     )
 
 
-def check_rows(context: StepContext, checks: Sequence[DataCheck], table: pa.Table) -> pa.Table:
-    """Makes the declared checks and returns the rows that may go on."""
+def check_rows(
+    context: StepContext, checks: Sequence[DataCheck], table: pa.Table
+) -> tuple[pa.Table, pa.Table]:
+    """Makes the declared checks; returns the rows that may go on, and the others with the reason."""
+    import pyarrow as pa
+
     made = RowChecks(context, checks)
     skipped = made.add(table)
     made.report()
-    count = int(skipped.mask.sum())
-    if not count:
-        return table
+    reasons = pa.array(skipped.reasons, pa.string())
     for reason, rows in Counter(filter(None, skipped.reasons)).most_common():
         context.log(f"{rows:,} rows are left out: {reason}")
-    return table.filter(~skipped.mask)
+    refused = table.append_column(REASON, reasons).filter(skipped.mask)
+    return table.filter(~skipped.mask), refused
 
 
 def keys_of(training: Training) -> list[str]:
@@ -133,7 +160,7 @@ def check_labels(context: StepContext, table: pa.Table, repeated: bool = False) 
     )
     checks.add(table)
     report(context, "keys", *checks.results())
-    report(context, "enough_rows", enough_rows(table.num_rows, MINIMUM_ROWS))
+    report(context, "enough_rows", enough_rows(table.num_rows, MINIMUM_ROWS), remedy="load more into it")
     if problem != "regression" and label in table.column_names:
         counts = Counter(class_of(each) for each in table.column(label).to_pylist() if each is not None)
         declared = [class_of(each) for each in schema.target.classes] if schema.target.classes else None
@@ -156,6 +183,12 @@ class UniqueKeys:
 
     def report(self) -> None:
         report(self._context, "keys", *self._check.results())
+
+
+def _table(context: StepContext) -> str:
+    """The table that the pipeline is about."""
+    serving = context.pipeline.serving
+    return serving.data_source.scoring_table if serving else context.pipeline.training.data_source.label_table
 
 
 def project_code(context: StepContext) -> ProjectCode:

@@ -31,6 +31,7 @@ from mlplatform.io.model_bundle import (
     fit_model,
     load_model,
     own_transforms,
+    told_columns,
 )
 from mlplatform.io.plugins.frameworks import TrainingEnvironment
 from mlplatform.io.plugins.model_registries import Plot, Registered, TrackedRun
@@ -59,11 +60,14 @@ def load_data(context: StepContext) -> dict[str, Given]:
     training = context.pipeline.training
     table = read_table(context, training.data_source.label_table)
     joins = FeatureJoins(context, training.data_source.feature_tables)
-    table = check_rows(context, training.data_checks, joins.join(table))
+    table, refused = check_rows(context, training.data_checks, joins.join(table))
     check_labels(context, table, repeated=joins.fanned_out)
     # A database gives its rows in any order, and the same rows shall give the same model.
     table = table.sort_by([(name, "ascending") for name in keys_of(training) if name in table.column_names])
-    return {"raw_data": Rows.of(table)}
+    outputs: dict[str, Given] = {"raw_data": Rows.of(table)}
+    if "refused_rows" in context.manifest.steps["load_data"].outputs:
+        outputs["refused_rows"] = Rows.of(refused)
+    return outputs
 
 
 def split_data(context: StepContext, raw_data: Frame) -> dict[str, Given]:
@@ -105,8 +109,8 @@ def feature_selection(context: StepContext, train_set: Frame) -> dict[str, Given
     features = preparation.features(candidates)
     methods = training.feature_selection.methods if training.feature_selection else []
     selection = select(features, preparation.outputs, target[features.index.to_numpy()], problem, methods)
-    for name, reason in sorted(selection.reasons.items()):
-        context.log(f"column {name} goes: {reason}")
+    for line in told_columns("goes:", selection.reasons):
+        context.log(line)
     context.report.tell("selected_features", selected=len(selection.columns), dropped=len(selection.reasons))
     return {"selected_features": selection.as_dict()}
 

@@ -5,6 +5,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+from urllib.parse import urlsplit
+
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +29,11 @@ from mlplatform_tests.batch_projects import (
     failed_steps,
     outcomes,
     reasons,
+    steps_run,
 )
+from mlplatform_tests.faults.batch_harness import start
+from mlplatform_tests.io.h2o.servers import shared_server
+from mlplatform_tests.local.processes import descendants, eventually, lives, program
 
 # MLflow's own use of what SQLAlchemy 2.1 has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -36,6 +46,16 @@ TRAINS = {
     "evaluate": {"eval_metrics", "eval_plots"},
     "log_run": {"run_id"},
 }
+
+
+# More models than it has time for.
+H2O = {"framework": "h2o_automl", "config": {"max_models": 50, "nfolds": 2, "include_algos": ["GBM", "GLM"]}}
+
+
+def lines(instance: dg.DagsterInstance) -> list[str]:
+    """What the only run has logged so far."""
+    runs = instance.get_runs()
+    return [entry.user_message for run in runs for entry in instance.all_logs(run.run_id)]
 
 
 def refused(result: Result, step: str, *parts: str) -> None:
@@ -75,7 +95,7 @@ def test_a_missing_table_is_named_with_those_that_are_there(batch_project, table
 def test_an_empty_table_ends_the_training(batch_project, tables):
     tables.execute("DELETE FROM customers")
     result = batch_project.run(TRAINING)
-    refused(result, "load_data", "enough_rows", "0 rows")
+    refused(result, "load_data", "table customers: 0 rows, at least 10 are needed; load more into it")
     assert batch_project.made(TRAINING, result.run_id) <= {"raw_data"}
     nothing_tracked(batch_project)
 
@@ -91,7 +111,7 @@ def test_repeated_keys_end_the_training(batch_project, tables):
     frame = customers(100)
     tables.fill("customers", pd.concat([frame, frame[:3]]), anew=True)
     result = batch_project.run(TRAINING)
-    refused(result, "load_data", "keys", "customer_id", "C0-00000")
+    refused(result, "load_data", "table customers: customer_id must be unique", "C0-00000", "repair its rows")
     nothing_tracked(batch_project)
 
 
@@ -129,6 +149,58 @@ def test_a_transform_that_raises_is_named(batch_project):
     refused(result, "train_model", "broken:Broken", "the moon is full")
     assert batch_project.made(TRAINING, result.run_id) == {"raw_data", "train_set", "test_set"}
     nothing_tracked(batch_project)
+
+
+def test_an_h2o_that_does_not_answer_is_named(batch_project):
+    """The cluster that the profile names trains, and no other in its place."""
+    batch_project.change(TRAINING, training__model_training=H2O)
+    batch_project.change_target(h2o__url="http://127.0.0.1:9")
+    result = batch_project.run(TRAINING)
+    refused(result, "train_model", "H2O at http://127.0.0.1:9 cannot be reached", "check h2o.url")
+    assert batch_project.made(TRAINING, result.run_id) == {"raw_data", "train_set", "test_set"}
+    nothing_tracked(batch_project)
+
+
+def test_an_h2o_that_dies_in_mid_training_is_told_and_another_trains_when_the_run_is_executed_again(
+    batch_project, dagster_instance
+):
+    """The other is a server that the profile names, and has a limit of time, which is a warning."""
+    batch_project.change(TRAINING, training__model_training=H2O)
+    child = start(batch_project, TRAINING, dagster_instance)
+    assert eventually(lambda: any("model 1 is" in line for line in lines(dagster_instance)), 60)
+    below = descendants(child.process.pid)
+    [java] = [pid for pid in below if program(pid) == "java"]
+    os.kill(java, signal.SIGKILL)
+    outcome = child.outcome()
+    assert not outcome.success
+    assert outcome.reasons.startswith(
+        f"{TRAINING}__train_model: the Java process of H2O ended (killed by SIG"
+    )
+    for part in ("Give training more memory", "Its last lines:"):
+        assert part in outcome.reasons
+    assert "Traceback" not in outcome.reasons
+    assert not [pid for pid in below if lives(pid)]
+    [run] = dagster_instance.get_runs()
+    # More memory is for a person to give, and not for the next attempt to hope for.
+    assert len([line for line in lines(dagster_instance) if "starting a server" in line]) == 1
+    assert batch_project.made(TRAINING, run.run_id) == {"raw_data", "train_set", "test_set"}
+    assert batch_project.mlflow_runs() == []
+    nothing_tracked(batch_project)
+
+    limited = {"max_models": 1, "nfolds": 0, "max_runtime_secs": 60}
+    batch_project.change(TRAINING, training__model_training__config={**H2O["config"], **limited})
+    batch_project.change_target(h2o__url="{{ secret('H2O_URL') }}")
+    elsewhere = batch_project.with_variables(H2O_URL=shared_server().url)
+    again = elsewhere.run(TRAINING, dagster_instance, again=run.run_id)
+    assert again.success, reasons(again)
+    assert steps_run(again) == ["train_model", "evaluate", "log_run"]
+    address = shared_server().url.rpartition("@")[2]
+    assert f"H2O AutoML: on the server at http://{address}" in lines(dagster_instance)
+    assert batch_project.made(TRAINING, run.run_id) == TRAINS["load_data"] | TRAINS["split_data"]
+    check = outcomes(again)["reproducible"]
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert "A time limit ended the training" in check.description
 
 
 @pytest.mark.parametrize(("pipeline", "step"), [(TRAINING, "evaluate"), (SERVING, "load_model")])
@@ -203,6 +275,17 @@ def test_rows_that_cannot_be_scored_go_to_quarantine_with_their_reason(serving_p
     assert tables.count() + len(refused_rows) == 60
 
 
+def test_a_table_of_which_no_row_can_be_scored_ends_the_run_with_the_reason(serving_project, tables):
+    """A few bad rows are for the quarantine; a table of nothing else is a broken one."""
+    tables.execute(f"UPDATE {SCORED} SET monthly_charges = 'Infinity'")
+    result = serving_project.run(SERVING)
+    found = "check refused of refused_rows: 60 of 60 rows cannot be scored: 60 because "
+    refused(result, "apply_transforms", f"{found}monthly_charges")
+    assert outcomes(result)["refused"].severity == dg.AssetCheckSeverity.ERROR
+    assert len(quarantine(serving_project, result)) == 60
+    assert tables.count() == 0
+
+
 def test_a_column_that_has_become_text_is_named(serving_project, tables):
     """Were its rows refused one by one, it could be all of them, and the run succeed with no score."""
     frame = to_score().astype({"tenure": object})
@@ -266,20 +349,35 @@ def test_a_fallback_that_is_not_there_either_is_named(serving_project, tables):
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_a_snapshot_keeps_the_model_with_the_run(serving_project, tables, dagster_instance, snapshot):
+def test_a_snapshot_keeps_the_model_with_the_run(batch_project, tables, dagster_instance, snapshot):
     """With one, a run can be executed again when MLflow has lost the model; else it cannot."""
-    serving_project.change(SERVING, serving__model_source__artifact_snapshot=snapshot)
-    tables.fill(SCORED, to_score().rename(columns={"tenure": "tenur"}), anew=True)
-    failed = serving_project.run(SERVING, dagster_instance)
-    assert failed_steps(failed) == ["apply_transforms"]
+    trained = batch_project.run(TRAINING)
+    assert trained.success, reasons(trained)
+    batch_project.change(SERVING, serving__model_source__artifact_snapshot=snapshot)
+    batch_project.change(SERVING, serving__output__columns=["tenur"])
+    failed = batch_project.run(SERVING, dagster_instance)
+    refused(failed, "apply_transforms", "serving.output.columns", "tenur")
     storage = plugin("storages", "local")(
-        {"base_path": "artifacts"}, serving_project.settings, serving_project.root
+        {"base_path": "artifacts"}, batch_project.settings, batch_project.root
     )
     model = Artifacts(storage, [f"{failed.run_id}/{SERVING}"]).load("model")
     assert isinstance(model, PackedModel) == snapshot
+    [known] = batch_project.mlflow_runs()
     if not snapshot:
-        [known] = serving_project.mlflow_runs()
         assert model["run_id"] == known.info.run_id
+
+    shutil.rmtree(urlsplit(known.info.artifact_uri).path)
+    batch_project.change(SERVING, serving__output__columns=None)
+    again = batch_project.run(SERVING, dagster_instance, again=failed.run_id)
+    if snapshot:
+        assert again.success, reasons(again)
+        assert steps_run(again) == ["apply_transforms", "predict", "publish"]
+        [(serving_run_id, rows)] = tables.scores().items()
+        assert (serving_run_id, len(rows)) == (failed.run_id, 60)
+        assert {row["model_run_id"] for row in rows} == {known.info.run_id}
+    else:
+        refused(again, "apply_transforms", "MLflow at ", "bundle")
+        assert tables.count() == 0
 
 
 def test_a_model_that_was_signed_with_another_key_is_refused(serving_project, tables):

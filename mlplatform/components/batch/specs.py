@@ -20,7 +20,7 @@ DESCRIPTIONS = {
     "scoring_data": "What is to be scored, as it is in the table.",
     "model_metadata": "Which model scores: its run, version and features.",
     "transformed_data": "Rows that can be scored, with the columns and types that the model learned from.",
-    "refused_rows": "Quarantine: rows that cannot be scored, with the reason.",
+    "refused_rows": "Quarantine: rows that went no further, with the reason.",
     "predictions": "One row for each scored row: class and probability.",
     "output": "The published scores, one row for each scored key and serving run.",
 }

@@ -35,7 +35,12 @@ def _table(name: str, pipeline: str, description: str) -> dg.AssetsDefinition:
                 f"sample data: {found.customers:,} customers and {found.customers_to_score:,} to score; "
                 f"{found.empty_total_charges} had no total_charges, which is 0 now"
             )
-        return dg.MaterializeResult(metadata={"dagster/row_count": getattr(found, name)})
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": getattr(found, name),
+                "empty_total_charges": found.empty_total_charges,
+            }
+        )
 
     return table
 

@@ -152,7 +152,7 @@ def dag_file(manifest: Manifest, project: str, secrets: Sequence[str]) -> str:
     defaults = profile.orchestrator.config.default_args
     return FILE.substitute(
         name=manifest.name,
-        secrets=_told(secrets),
+        secrets=_told(secrets, executor.type),
         imports="\n".join(
             [
                 *(["import os"] if "os.environ" in function else []),
@@ -230,10 +230,14 @@ def _several(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"[{', '.join(names)}]"
 
 
-def _told(secrets: Sequence[str]) -> str:
-    if not secrets:
-        return ""
-    return f"\nThe tasks need these variables in their environment: {', '.join(secrets)}."
+def _told(secrets: Sequence[str], executor: str) -> str:
+    told = ""
+    if secrets:
+        told += f"\nThe tasks need these variables in their environment: {', '.join(secrets)}."
+    if executor != "local":
+        # On one machine, models are signed by the key of its data directory.
+        told += "\nMLPLATFORM_SNAPSHOT_KEY must be there too, the same for all tasks."
+    return told
 
 
 def _literal(value: Any) -> str:

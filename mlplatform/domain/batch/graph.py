@@ -18,6 +18,7 @@ class Step:
 
 
 LOAD_DATA = Step("load_data", (), ("raw_data",))
+LOAD_CHECKED_DATA = Step("load_data", (), ("raw_data", "refused_rows"))
 SPLIT_DATA = Step("split_data", ("raw_data",), ("train_set", "test_set"))
 FEATURE_SELECTION = Step("feature_selection", ("train_set",), ("selected_features",))
 TRAIN_MODEL = Step("train_model", ("train_set",), ("model", "train_metrics"))
@@ -36,10 +37,11 @@ def steps_of(pipeline: Pipeline) -> tuple[Step, ...]:
     """The steps in an order in which they can run."""
     if pipeline.serving:
         return (LOAD_SCORING_DATA, LOAD_MODEL, APPLY_TRANSFORMS, PREDICT, PUBLISH)
-    selection = pipeline.training.feature_selection
+    checks, selection = pipeline.training.data_checks, pipeline.training.feature_selection
+    load = LOAD_CHECKED_DATA if any(each.on_failure == "skip_row" for each in checks) else LOAD_DATA
     if selection and selection.enabled:
-        return (LOAD_DATA, SPLIT_DATA, FEATURE_SELECTION, TRAIN_SELECTED, EVALUATE, LOG_RUN)
-    return (LOAD_DATA, SPLIT_DATA, TRAIN_MODEL, EVALUATE, LOG_RUN)
+        return (load, SPLIT_DATA, FEATURE_SELECTION, TRAIN_SELECTED, EVALUATE, LOG_RUN)
+    return (load, SPLIT_DATA, TRAIN_MODEL, EVALUATE, LOG_RUN)
 
 
 def parents(steps: Sequence[Step]) -> dict[str, list[str]]:

@@ -43,8 +43,12 @@ class JoinReport:
         return self.rows_out / self.rows_in if self.rows_in else 1.0
 
 
-def join_feature_table(labels: Frame, features: Frame, spec: FeatureTable) -> tuple[pa.Table, JoinReport]:
+def join_feature_table(
+    labels: Frame, features: Frame, spec: FeatureTable, found: str | None = None
+) -> tuple[pa.Table, JoinReport]:
     """The labels' columns followed by those of the feature table, without its keys.
+
+    `found` names a column to add, of booleans: whether the row found features.
 
     Without `point_in_time`, each label row is joined to all feature rows of its key, in the labels' order. A
     missing key (also one part of several) matches nothing.
@@ -61,6 +65,8 @@ def join_feature_table(labels: Frame, features: Frame, spec: FeatureTable) -> tu
         JoinError: a column is missing, exists on both sides or has another type on the other side; a label
             has no time; or the join makes more than 1.1 times the rows (`fan_out_check`).
     """
+    import pyarrow as pa
+
     left, right = as_table(labels), as_table(features)
     moment = spec.point_in_time
     times = [moment.event_time, moment.created_time] if moment else []
@@ -80,6 +86,8 @@ def join_feature_table(labels: Frame, features: Frame, spec: FeatureTable) -> tu
     picked = _take(right.select(added), rows)
     for name in added:
         result = result.append_column(name, picked.column(name))
+    if found:
+        result = result.append_column(found, pa.array(rows != NONE))
     return result, JoinReport(spec.table, left.num_rows, result.num_rows, matched, repeated)
 
 

@@ -36,6 +36,10 @@ _ARRAY = "__array__"
 _TUPLE = "__tuple__"
 
 
+# Why a column is not used that feature selection did not choose.
+NOT_SELECTED = "was not selected"
+
+
 class TransformError(PlatformError):
     """A project's own transform does not keep its contract; the message names it and the remedy."""
 
@@ -249,7 +253,7 @@ class Preparation:
                     f"selected features {', '.join(gone)} are not among those after preprocessing: run the"
                     " step feature_selection again"
                 )
-            dropped |= {name: "was not selected" for name in names if name not in set(selected)}
+            dropped |= {name: NOT_SELECTED for name in names if name not in set(selected)}
             outputs = tuple(feature for feature in outputs if feature.name in set(selected))
         if not outputs:
             reasons = ", ".join(f"{name} {reason}" for name, reason in sorted(dropped.items()))

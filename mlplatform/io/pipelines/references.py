@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +41,10 @@ def of_pipeline(pipeline: Pipeline, root: Path) -> Findings:
         else:
             found.warnings.extend(Finding((*at, "config"), text) for text in warnings)
     for index, custom in enumerate(training.preprocessing.custom if training.preprocessing else []):
-        path = ("training", "preprocessing", "custom", index, "transform")
-        found.problems.extend(_code(root, custom.transform, path))
+        path = ("training", "preprocessing", "custom", index)
+        problems: Iterable[Finding] = list(_code(root, custom.transform, (*path, "transform")))
+        problems = problems or _arguments(root, custom.transform, custom.config, (*path, "config"))
+        found.problems.extend(problems)
     blocks = [("training", training.data_checks)]
     if pipeline.serving:
         blocks.append(("serving", pipeline.serving.data_checks))
@@ -135,6 +137,26 @@ def _code(root: Path, named: str, path: PathOf) -> Iterator[Finding]:
     if name not in defined:
         near = did_you_mean(name, defined)
         yield Finding(path, f"{LIBRARY}/{file.relative_to(folder)} defines no {name}", near)
+
+
+def _arguments(root: Path, named: str, config: Mapping[str, Any], path: PathOf) -> Iterator[Finding]:
+    """Looks whether a class of lib/ takes the arguments, where its own `__init__` says which it takes."""
+    module, _, name = named.partition(":")
+    tree = ast.parse((root / LIBRARY).joinpath(*module.split(".")).with_suffix(".py").read_bytes())
+    for made in tree.body:
+        if not isinstance(made, ast.ClassDef) or made.name != name or made.decorator_list:
+            continue
+        inits = [each for each in made.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
+        if not inits and made.bases:
+            return
+        taken = inits[0].args if inits else ast.arguments([], [], None, [], [], None, [])
+        if taken.kwarg:
+            return
+        known = [each.arg for each in (*taken.args[1:], *taken.kwonlyargs)]
+        for key in config:
+            if key not in known:
+                near = did_you_mean(key, known) or f"it takes {', '.join(known) or 'none'}"
+                yield Finding((*path, key), f"{named} takes no {key}", near)
 
 
 def _top_level(tree: ast.Module) -> Iterator[str]:

@@ -269,6 +269,28 @@ def test_code_of_the_project_must_be_there(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "suggestion"),
+    [
+        ("class Cap:\n    def __init__(self, cap=1): ...\n", "did you mean cap?"),
+        ("class Cap:\n    def __init__(self, *, other): ...\n", "it takes other"),
+        ("class Cap:\n    def fit(self): ...\n", "it takes none"),
+        # What only Python itself could say is not guessed.
+        ("class Cap:\n    def __init__(self, **more): ...\n", None),
+        ("class Cap(Base):\n    def fit(self): ...\n", None),
+        ("@dataclass\nclass Cap:\n    cap: int\n", None),
+        ("from .others import Cap\n", None),
+    ],
+)
+def test_arguments_that_a_transform_does_not_take(tmp_path, source, suggestion) -> None:
+    text = MINIMAL + "  preprocessing: {custom: [{transform: 'caps:Cap', config: {capp: 2}}]}\n"
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/caps.py").write_text(source)
+    found = [(each.path, each.message, each.suggestion) for each in project_of(tmp_path, text).validate()]
+    path = "training.preprocessing.custom[0].config.capp"
+    assert found == ([] if suggestion is None else [(path, "caps:Cap takes no capp", suggestion)])
+
+
+@pytest.mark.parametrize(
     ("old", "new", "path", "suggestion"),
     [
         ("target: dev", "target: prd", "target", "did you mean prod?"),

@@ -216,7 +216,6 @@ def test_an_artifact_location_is_used(database, tmp_path) -> None:
 
 
 def test_a_folder_becomes_a_database_beside_it(tmp_path, caplog) -> None:
-    caplog.set_level(logging.INFO)
     registry = MLflowRegistry(Tracking(tracking_uri="file://./mlruns"), NOWHERE, tmp_path)
     logged = registry.log(tracked_run(tmp_path))
     assert (tmp_path / "mlruns.db").is_file()

@@ -69,6 +69,9 @@ class MLflowRegistry:
     def promote(self, model_name: str, version: str) -> None:
         with self._connection.told():
             against_others(lambda: self._client.set_registered_model_alias(model_name, CHAMPION, version))
+            model = self._client.get_registered_model(model_name)
+            if str(model.aliases.get(CHALLENGER)) == version:
+                against_others(lambda: self._client.delete_registered_model_alias(model_name, CHALLENGER))
 
     def champion(self, model_name: str) -> Registered | None:
         with self._connection.told():

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -52,10 +52,7 @@ class MLflowConnection:
         uri = self._tracking.tracking_uri or self._settings.mlflow_tracking_uri
         store = tracking_store(uri, self._tracking.artifact_location, self._root)
         if store.mapped_from:
-            log.info(
-                "MLflow no longer writes to folders: %s becomes %s, with artefacts in %s",
-                *(store.mapped_from, store.shown, store.artifact_location),
-            )
+            _tell_mapped(store)
         return store
 
     @cached_property
@@ -179,10 +176,21 @@ def _wait_for(uri: str, patience: float) -> None:
         time.sleep(0.5)
 
 
+@cache
+def _tell_mapped(store: TrackingStore) -> None:
+    """Once in a process, in which each step has a connection of its own."""
+    log.warning(
+        "MLflow no longer writes to folders: %s becomes %s, with artefacts in %s",
+        *(store.mapped_from, store.shown, store.artifact_location),
+    )
+
+
 def _make_database(uri: str) -> None:
     """Makes the tables if they are missing; MLflow's client alone would let two processes both try."""
     from mlflow.store.db.utils import _safe_initialize_tables, create_sqlalchemy_engine_with_retry
 
+    # It tells of each table, in the middle of what a run says.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
     engine = create_sqlalchemy_engine_with_retry(uri)
     _safe_initialize_tables(engine)
