@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from mlplatform.cli.main import main
+from mlplatform.io.artifacts import REGISTRY
+from mlplatform_tests import batch_projects
 from mlplatform_tests.cli.projects import TRAINING
 
 
@@ -50,6 +55,48 @@ def test_an_uploaded_manifest_is_found_in_the_storage(project: Path):
     assert f"local_artifacts/manifests/dev/{TRAINING}.json" in uploaded.output
     (project / f"target/{TRAINING}/manifest.json").unlink()
     assert load_data().exit_code == 0
+
+
+def test_a_pod_that_has_nothing_but_the_profile_finds_its_manifest_on_s3(
+    stack, tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What the step has made is there too, where the next pod looks for it."""
+    for name, value in {**stack.variables, "MLPLATFORM_S3_PREFIX": tables.schema}.items():
+        monkeypatch.setenv(name, value)
+    made = batch_projects.make(
+        tmp_path / "built", stack.variables, tables, "sqlite:///unused.db", storage={"type": "s3"}
+    )
+    name = batch_projects.TRAINING
+    bare = tmp_path / "pod"
+    bare.mkdir()
+    shutil.copy(made.root / "profiles.yaml", bare)
+    step = ("step", "execute", "--pipeline", name, "--run-id", "run_1", "--project-dir", str(bare))
+    missing = invoke(*step, "--step", "load_data")
+    assert missing.exit_code == 1
+    assert "there is no such manifest, nor s3://" in missing.output
+    assert f"mlplatform compile {name} --target here`, with --upload for the storage" in missing.output
+
+    uploaded = invoke("compile", name, "--upload", "--project-dir", str(made.root))
+    key = f"{tables.schema}/artifacts/manifests/here/{name}.json"
+    assert re.search(f"Manifest uploaded to s3://[^/ ]+/{key}\n", uploaded.output), uploaded.output
+    for each in ("load_data", "split_data"):
+        ended = invoke(*step, "--step", each)
+        assert ended.exit_code == 0, ended.output
+    assert re.search(
+        f"train_set: s3://[^/ ]+/{tables.schema}/artifacts/run_1/split_data/train_set ", ended.output
+    )
+    storage = made.with_variables(MLPLATFORM_S3_PREFIX=tables.schema).load().plugins.storage
+    with storage.open(storage.uri(f"run_1/{REGISTRY}")) as file:
+        registry = json.load(file)
+    assert registry == {
+        artefact: storage.uri(f"run_1/{each}/{artefact}")
+        for each, artefact in (
+            ("load_data", "raw_data"),
+            ("split_data", "test_set"),
+            ("split_data", "train_set"),
+        )
+    }
+    assert [path.name for path in bare.iterdir()] == ["profiles.yaml"]
 
 
 def test_a_manifest_for_another_target_is_refused(project: Path):

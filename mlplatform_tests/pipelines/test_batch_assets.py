@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster_k8s.job import get_user_defined_k8s_config
 
 from mlplatform.components.batch.component import project_definitions
 from mlplatform_tests.graphs import environment
@@ -78,3 +79,17 @@ def test_each_pipeline_with_a_cadence_has_a_job_and_a_schedule(project):
     schedules = {each.name: each.cron_schedule for each in definitions.schedules or []}
     assert schedules == {f"{TRAINING}_monthly": "0 0 1 * *", f"{SERVING}_daily": "0 0 * * *"}
     assert {TRAINING, SERVING} <= {job.name for job in definitions.resolve_all_job_defs()}
+
+
+def test_what_training_asks_of_kubernetes_its_pod_gets(project):
+    """As Dagster's own executor for Kubernetes reads it: the pods of the other steps have nothing of it."""
+    text = (project / "pipelines" / f"{TRAINING}.yaml").read_text()
+    asked = '    resources: {cpu: "2", memory: 4Gi}\n  evaluation:'
+    (project / "pipelines" / f"{TRAINING}.yaml").write_text(text.replace("  evaluation:", asked))
+    steps = load(project).resolve_job_def(TRAINING).graph.nodes
+    configs = {node.name: get_user_defined_k8s_config(node.definition.tags) for node in steps}
+    pod = configs.pop(f"{TRAINING}__train_model").container_config
+    both = {"cpu": "2", "memory": "4Gi"}
+    assert pod == {"resources": {"requests": both, "limits": both}}
+    assert len(configs) == 4
+    assert not any(config.container_config for config in configs.values())

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from mlplatform.io.artifacts import REGISTRY
 from mlplatform.io.plugins.data_connectors.postgres import PostgresConnector
 from mlplatform.io.plugins.model_registries import mlflow_connection
 from mlplatform.settings import Settings
@@ -58,10 +65,43 @@ def values(project: BatchProject) -> list[str]:
 
 
 def texts(*folders: Path) -> str:
-    """All that is in the files: databases, logs, manifests."""
+    """All that is in the files: databases, logs, manifests, and what is packed in archives."""
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert files
-    return "\n".join(path.read_bytes().decode(errors="replace") for path in files)
+    return "\n".join(part.decode(errors="replace") for path in files for part in parts(path.read_bytes()))
+
+
+def parts(content: bytes) -> Iterator[bytes]:
+    """A file as it is, and whatever it holds in compressed form, at any depth."""
+    yield content
+    if content.startswith(b"PAR1"):
+        table = pq.read_table(io.BytesIO(content))
+        yield str(table.schema).encode()
+        yield str(table.schema.metadata).encode()
+        yield table.to_pandas().to_csv().encode()
+    elif content.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for name in archive.namelist():
+                yield name.encode()
+                yield from parts(archive.read(name))
+    elif content.startswith(b"\x1f\x8b"):
+        yield from parts(gzip.decompress(content))
+    elif content[257:262] == b"ustar":
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            for member in archive:
+                yield member.name.encode()
+                file = archive.extractfile(member)
+                yield from parts(file.read() if file else b"")
+
+
+def objects(project: BatchProject) -> dict[str, str]:
+    """What each object of the bucket holds below the project's prefix, by its key."""
+    storage = project.load().plugins.storage
+    found = {}
+    for key in storage.list(""):
+        with storage.open(storage.uri(key)) as file:
+            found[key] = "\n".join(part.decode(errors="replace") for part in parts(file.read()))
+    return found
 
 
 def events(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -70,12 +110,27 @@ def events(instance: dg.DagsterInstance, run_id: str) -> str:
     )
 
 
+def test_the_search_sees_through_every_packing():
+    inner, parquet = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as tar:
+        entry = tarfile.TarInfo("log.txt")
+        entry.size = len(CANARY)
+        tar.addfile(entry, io.BytesIO(CANARY.encode()))
+    pq.write_table(pa.table({"text": [CANARY]}), parquet, compression="gzip")
+    for packed in (inner.getvalue(), parquet.getvalue()):
+        outer = io.BytesIO()
+        with zipfile.ZipFile(outer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("packed", packed)
+        assert CANARY.encode() not in outer.getvalue()
+        assert any(CANARY.encode() in part for part in parts(outer.getvalue()))
+
+
 def test_nothing_that_a_run_leaves_or_says_holds_a_secret(project, tmp_path, dagster_instance):
     """Training as a job of Dagster, serving by the command line."""
     result = project.run(TRAINING, dagster_instance)
     assert result.success, reasons(result)
     said = events(dagster_instance, result.run_id)
-    for arguments in (["compile", "all"], ["run", "--select", SERVING]):
+    for arguments in (["compile", "all", "--upload"], ["run", "--select", SERVING]):
         code, output = command(project, *arguments)
         assert code == 0, output
         said += output
@@ -89,8 +144,19 @@ def test_nothing_that_a_run_leaves_or_says_holds_a_secret(project, tmp_path, dag
     client.download_artifacts(run.info.run_id, "", str(tmp_path))
     # SQLite and logs of Dagster, the project with its manifests, and what MLflow keeps.
     said += texts(tmp_path)
+    stored = objects(project)
+    made = {key.rpartition("/")[2] for key in stored}
+    assert {"raw_data", "train_set", "model", "run_id", "predictions", REGISTRY, f"{SERVING}.json"} <= made
     for value in values(project):
         assert value not in said
+        assert [key for key, content in stored.items() if value in key + content] == []
+    # It has looked into what is packed.
+    for end, content in (
+        ("load_data/raw_data", "C0-00001"),
+        ("train_model/model", '"label_column": "churned"'),
+    ):
+        [found] = [text for key, text in stored.items() if key.endswith(end)]
+        assert content in found
 
 
 FAILURES = {

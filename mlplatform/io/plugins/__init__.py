@@ -52,7 +52,10 @@ def plugin(kind: Kind, name: str) -> Any:
         module, _, attribute = OWN[kind][name].partition(":")
         return getattr(importlib.import_module(module), attribute)
     for point in entry_points(group=f"mlplatform.{kind}", name=name):
-        return point.load()
+        try:
+            return point.load()
+        except (ImportError, AttributeError) as error:
+            raise UnknownPlugin(f"{name} cannot be loaded: {error}; install what it needs") from error
     near = get_close_matches(name, names(kind), 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UnknownPlugin(

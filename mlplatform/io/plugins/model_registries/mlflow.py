@@ -119,8 +119,16 @@ class MLflowRegistry:
     def fetch(self, model: Registered, directory: Path) -> Path:
         with self._connection.told():
             directory.mkdir(parents=True, exist_ok=True)
-            path = self._client.download_artifacts(model.run_id, f"{MODEL_PATH}/{BUNDLE}", str(directory))
-            return Path(path)
+            place = f"{MODEL_PATH}/{BUNDLE}"
+            try:
+                return Path(self._client.download_artifacts(model.run_id, place, str(directory)))
+            except Exception:
+                if self._client.list_artifacts(model.run_id, place):
+                    raise
+                raise RegistryError(
+                    f"the model of run {model.run_id} is gone from MLflow at {self._store.shown}: put its"
+                    " files back, or name another run"
+                ) from None
 
     def check(self) -> str:
         with self._connection.told():
