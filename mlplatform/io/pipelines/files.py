@@ -15,8 +15,8 @@ from mlplatform.domain.batch.problems import InvalidProject, PathOf, Problem, di
 INCLUDE = "!include"
 MERGE = "tag:yaml.org,2002:merge"
 UNQUOTED = re.compile(r"""^[^'"#]*[:\-\[,]\s*\{\{""")
-# Aliases of aliases make a file of a kilobyte into gigabytes; no pipeline comes near this.
-LARGEST = 100_000
+# Aliases of aliases make a file of a kilobyte into gigabytes; no pipeline comes near these.
+LARGEST, MOST_LEVELS = 100_000, 100
 
 
 class Loader(yaml.CSafeLoader):
@@ -139,13 +139,13 @@ class Files:
         reader = _Reader(self, path, whole.file, including)
         loader = None
         try:
+            if line := _too_deep(content):
+                self.problems.append(Place(whole.file, line, 1).problem("", "is nested too deeply"))
+                return None
             loader = Loader(content)
             root = loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             self.problems.append(_syntax(error, whole, content))
-            return None
-        except RecursionError:
-            self.problems.append(whole.problem("", "is nested too deeply"))
             return None
         except yaml.YAMLError as error:
             self.problems.append(whole.problem("", f"is no YAML: {error}"))
@@ -315,6 +315,25 @@ def merge(base: Node, over: Node) -> Node:
     for key, below in over.value.items():
         merged[key] = merge(merged[key], below) if key in merged else below
     return replace(over, value=merged)
+
+
+def _too_deep(content: str) -> int:
+    """The line where collections are nested more than MOST_LEVELS deep; 0 if they are nowhere.
+
+    To make nodes of them, libyaml's binding calls itself for each level, beyond the end of the stack at last.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+    """
+    levels = 0
+    for event in yaml.parse(content, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            levels += 1
+            if levels > MOST_LEVELS:
+                return event.start_mark.line + 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            levels -= 1
+    return 0
 
 
 def _syntax(error: yaml.MarkedYAMLError, whole: Place, content: str) -> Problem:

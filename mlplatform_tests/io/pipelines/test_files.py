@@ -78,7 +78,7 @@ def test_aliases_and_merge_keys(tmp_path) -> None:
         ("a: &a [*a]\n", "x.yaml:1: a[0]: an alias that contains itself"),
         ("a: 1\n---\nb: 2\n", "is no YAML: but found another document"),
         ("a: *nowhere\n", "x.yaml:1: is no YAML: found undefined alias"),
-        ("a: " + "[" * 5000, "x.yaml"),
+        ("a:\n  " + "[" * 100_000, "x.yaml:2: is nested too deeply"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path, text, message) -> None:
