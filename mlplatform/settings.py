@@ -17,6 +17,10 @@ from mlplatform.errors import PlatformError
 Environment = Literal["local", "compose", "kubernetes"]
 Executor = Literal["in_process", "multiprocess", "kubernetes"]
 
+FIRST_SERVICE_SHARD = 1000
+
+JOB_VARIABLES = "MLPLATFORM_E2E_"
+
 STACK_FILE = "stack.json"
 # Held while the embedded stack runs. A stack file alone may be left from before a reboot.
 STACK_LOCK = "stack/supervisor.lock"
@@ -120,6 +124,73 @@ class Settings:
         """Share of a replay that is read at once; the rest comes one observation a read."""
         return self._number("MLPLATFORM_REPLAY_PRIMED", 1)
 
+    @property
+    def replay_file(self) -> Path | None:
+        """The file that the ingestion service replays; None: that of the source `retail_employment`."""
+        value = self.variables.get("MLPLATFORM_REPLAY_FILE")
+        return Path(value) if value else None
+
+    @property
+    def service_shard(self) -> int:
+        """The shard of the log that the services of this process own; the pipeline's are below 1,000."""
+        return FIRST_SERVICE_SHARD + int(self._number("MLPLATFORM_SERVICE_ORDINAL", 0))
+
+    @property
+    def api_tokens(self) -> str:
+        """JSON: SHA-256 digests of the tokens that services take, with the scopes of each; empty: none."""
+        return self.variables.get("MLPLATFORM_API_TOKENS", "")
+
+    @property
+    def api_token(self) -> str | None:
+        """The token that a client of the services shows."""
+        return self.variables.get("MLPLATFORM_TOKEN") or None
+
+    @property
+    def job(self) -> dict[str, str]:
+        """What variables tell the end-to-end job: MLPLATFORM_E2E_SERIES_ID its `series_id`, and so on."""
+        return {
+            name.removeprefix(JOB_VARIABLES).lower(): value
+            for name, value in self.variables.items()
+            if name.startswith(JOB_VARIABLES)
+        }
+
+    @property
+    def cors_origins(self) -> tuple[str, ...]:
+        """Web pages of these origins may call the services."""
+        origins = (origin.strip() for origin in self.variables.get("MLPLATFORM_CORS_ORIGINS", "").split(","))
+        return tuple(filter(None, origins))
+
+    @property
+    def rate_limit(self) -> str | None:
+        """What one client may ask of a service, such as `600/minute`; None: as much as it likes."""
+        return self.variables.get("MLPLATFORM_RATE_LIMIT") or None
+
+    @property
+    def flush_seconds(self) -> float:
+        """How long a service keeps on its disk alone what it has answered."""
+        return self._number("MLPLATFORM_FLUSH_SECONDS", 10)
+
+    @property
+    def model_name(self) -> str:
+        """The model of a model service; empty: all of them."""
+        return self.variables.get("MODEL_NAME", "")
+
+    @property
+    def labelled_series(self) -> int:
+        """Of how many series a model service's metrics tell each; the rest are only counted."""
+        return int(self._number("MLPLATFORM_LABELLED_SERIES", 100))
+
+    @property
+    def forecasts_in_a_label(self) -> bool:
+        """Whether metrics tell forecasts also as the seed does, where each forecast makes a new series."""
+        return self._choice("MLPLATFORM_FORECASTS_IN_A_LABEL", "no", ("no", "yes")) == "yes"
+
+    @property
+    def served_lags(self) -> int | None:
+        """How many lags the feature service answers with; None: those of the series' family."""
+        value = self._number("N_LAGS", 0)
+        return int(value) or None
+
     @cached_property
     def s3(self) -> S3Settings:
         endpoint = self.variables.get(SERVICE_VARIABLES["s3"])
@@ -146,6 +217,9 @@ class Settings:
 
     @cached_property
     def redis_url(self) -> str:
+        # By these names the seed's deployments say where Redis is.
+        if host := self.variables.get("REDIS_HOST"):
+            return f"redis://{host}:{self.variables.get('REDIS_PORT', '6379')}"
         return self._url("redis")
 
     @cached_property

@@ -128,9 +128,29 @@ class Model:
                 said[name] = differences.reference(lags)[differences.degree :].tolist()
         return said
 
-    def forecast(self, steps: int) -> list[float]:
-        """The next `steps` values, each made of the ones before it."""
-        lags, available, values = self._lags, self._available, []
+    def shown(self, given: np.ndarray) -> tuple[np.ndarray, int]:
+        """The lags that a caller means who gives the newest ones of a series.
+
+        The series' own, which may reach further back, where the given ones agree with them; else the given
+        ones, of which zeros at the end are taken for missing.
+
+        Args:
+            given: (k,) newest first, zero-filled; of more than N, the newest N are read.
+
+        Returns:
+            (N,) lags, and how many earlier values they have.
+        """
+        given = given[: len(self._lags)]
+        if np.array_equal(given, self._lags[: len(given)]):
+            return self._lags, self._available
+        lags = np.zeros(len(self._lags))
+        lags[: len(given)] = given
+        return lags, int(np.flatnonzero(given)[-1]) + 1 if given.any() else 0
+
+    def forecast(self, steps: int, given: np.ndarray | None = None) -> list[float]:
+        """The next `steps` values, each made of the ones before it, after the `given` lags (see `shown`)."""
+        lags, available = (self._lags, self._available) if given is None else self.shown(given)
+        values = []
         for ahead in range(steps):
             value = self._predict(lags, available, ahead)
             values.append(value)

@@ -48,15 +48,16 @@ class Leases:
         return self._read(shard)[0]
 
     @contextmanager
-    def hold(self, shard: int, owner: str) -> Iterator[Lease]:
+    def hold(self, shard: int, owner: str, patience: float | None = None) -> Iterator[Lease]:
         """Owns the shard while the block runs, renewing in the background.
 
-        Waits for another owner as long as a dead one would block.
+        Args:
+            patience: seconds to wait for another owner; None: as long as a dead one would block.
 
         Raises:
             LeaseHeld: another owner renews its lease.
         """
-        lease = self._wait(shard, owner)
+        lease = self._wait(shard, owner, 1.5 * self._seconds if patience is None else patience)
         stop = threading.Event()
 
         def renew() -> None:
@@ -89,13 +90,13 @@ class Leases:
                 continue
             return
 
-    def _wait(self, shard: int, owner: str) -> Lease:
-        deadline = time.monotonic() + 1.5 * self._seconds
+    def _wait(self, shard: int, owner: str, patience: float) -> Lease:
+        deadline = time.monotonic() + patience
         while True:
             try:
                 return self._take(shard, owner)
             except LeaseHeld:
-                if time.monotonic() > deadline:
+                if time.monotonic() >= deadline:
                     raise
                 time.sleep(min(1.0, self._seconds / 5))
 

@@ -119,12 +119,17 @@ class ObjectStore:
 
     def list(self, prefix: str) -> list[str]:
         """Keys below a prefix."""
+        return list(self.etags(prefix))
+
+    def etags(self, prefix: str) -> dict[str, str]:
+        """Keys below a prefix, with the etags of their objects."""
         import obstore
 
         try:
-            return [meta["path"] for batch in obstore.list(self._store, prefix) for meta in batch]
+            listed = [meta for batch in obstore.list(self._store, prefix) for meta in batch]
         except obstore.exceptions.BaseError as error:
             raise self.unavailable(error) from error
+        return {meta["path"]: str(meta["e_tag"]) for meta in listed}
 
     def delete(self, key: str) -> None:
         import obstore

@@ -106,3 +106,31 @@ class OnlineStore:
         except redis.RedisError as error:
             raise OnlineStoreUnavailable(f"Redis: {error}; look at `mlplatform status`") from error
         return None if offset is None else (int(offset), [float(each) for each in found])
+
+    def discard(self, series_ids: Iterable[str]) -> None:
+        """Forgets series whose log does not have what is stored of them, since it was begun anew.
+
+        Raises:
+            OnlineStoreUnavailable: Redis does not answer.
+        """
+        import redis
+
+        keys = [key for series_id in series_ids for key in self._keys(series_id)]
+        try:
+            if keys:
+                self._redis.unlink(*keys)
+        except redis.RedisError as error:
+            raise OnlineStoreUnavailable(f"Redis: {error}; look at `mlplatform status`") from error
+
+    def instance(self) -> str:
+        """Names the running server: another one, or one that was started again, may have lost everything.
+
+        Raises:
+            OnlineStoreUnavailable: Redis does not answer.
+        """
+        import redis
+
+        try:
+            return str(self._redis.info("server")["run_id"])
+        except redis.RedisError as error:
+            raise OnlineStoreUnavailable(f"Redis: {error}; look at `mlplatform status`") from error

@@ -70,6 +70,23 @@ class SnapshotStore:
             return None, stored.etag, str(refusal)
         return snapshot, stored.etag, None
 
+    def read(self, name: str, shard: int) -> Snapshot | None:
+        """The snapshot whatever versions made it, to look at; None if there is none that can be trusted."""
+        stored = self._store.get(self.key(name, shard))
+        try:
+            return self._decode(stored.content) if stored else None
+        except SnapshotRefused:
+            return None
+
+    def etags(self) -> dict[tuple[str, int], str]:
+        """The etag of each stored snapshot, by its name and shard."""
+        found = {}
+        for key, etag in self._store.etags(f"{PREFIX}/").items():
+            name, _, shard = key.removeprefix(f"{PREFIX}/").rpartition("/")
+            if shard.isdecimal():
+                found[name, int(shard)] = etag
+        return found
+
     def commit(self, snapshot: Snapshot, etag: str | None) -> str:
         """Writes the snapshot over the version `etag`; returns the new etag.
 

@@ -50,8 +50,14 @@ class State:
         import pyarrow.compute as pc
 
         if self.unpublished is not None:
-            rows = pa.concat_tables([self.unpublished.filter(pc.field("position") >= published), rows])
+            waiting = self.unpublished.filter(pc.field("position") >= published)
+            # An older version may have left them, with fewer columns.
+            rows = pa.concat_tables([waiting, rows], promote_options="default")
         self.position, self.unpublished = position, rows
+
+    def frozen(self) -> bytes:
+        """Content and rows as they are now: what changes the content later does not change these bytes."""
+        return pickle.dumps((self.content, _to_ipc(self.unpublished)), protocol=5)
 
 
 @dataclass(frozen=True)
@@ -81,10 +87,20 @@ class StateStore:
         return State(content, snapshot.position, _from_ipc(rows), etag)
 
     def prepare(
-        self, name: str, shard: int, versions: Mapping[str, str], state: State, metadata: Mapping[str, object]
+        self,
+        name: str,
+        shard: int,
+        versions: Mapping[str, str],
+        state: State,
+        metadata: Mapping[str, object],
+        frozen: bytes | None = None,
     ) -> Commit:
-        """The commit that will make this state the stored one, unless another writer comes first."""
-        content = pickle.dumps((state.content, _to_ipc(state.unpublished)), protocol=5)
+        """The commit that will make this state the stored one, unless another writer comes first.
+
+        Args:
+            frozen: the state as `State.frozen` gave it earlier, if it may have gone on since.
+        """
+        content = state.frozen() if frozen is None else frozen
         snapshot = Snapshot(
             name, shard, state.position, zlib.compress(content, level=1), dict(versions), dict(metadata)
         )

@@ -54,7 +54,7 @@ class TableSpec:
     def schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        types = {"timestamp": pa.timestamp("us", "UTC")}
+        types = {"timestamp": pa.timestamp("us", "UTC"), "list<float64>": pa.list_(pa.float64())}
         return pa.schema([(n, types.get(t) or pa.type_for_alias(t)) for n, t in self.columns.items()])
 
 

@@ -4,6 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlplatform.domain.estimators import Zero
 from mlplatform.domain.families import Families, Family
@@ -182,3 +184,57 @@ def test_a_forgotten_series_starts_anew_and_the_others_go_on() -> None:
 def test_versions_name_each_recipe_by_its_digest() -> None:
     models = ModelSet((RECIPES["linear"], RECIPES["naive"]), FAMILIES)
     assert models.versions == {name: RECIPES[name].digest for name in ("linear", "naive")}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "family", [Family("long", lags=28, season=12), Family("short", lags=5), Family("usual", lags=15)]
+)
+@pytest.mark.parametrize("start", [0, 7])
+def test_a_caller_with_some_of_the_lags_is_told_what_the_log_says(
+    name: str, family: Family, start: int
+) -> None:
+    """15 lags in each call, and more or fewer in the family: the same predictions, bit for bit."""
+    values = np.concatenate([np.zeros(start), series(80)])
+    expected = fold(Model(RECIPES[name], family), values, family)
+    given, _ = lag_matrix([], values, 15)
+    model, said = Model(RECIPES[name], family), []
+    for offset, value in enumerate(values):
+        (ahead,) = model.forecast(1, given[offset])
+        lags, available = model.shown(given[offset])
+        said += model.fold(
+            np.array([offset]), lags[None, :], np.array([available]), np.array([value])
+        ).tolist()
+        assert ahead == pytest.approx(said[-1], rel=1e-12, abs=1e-12)
+    assert np.array(said).tobytes() == expected.tobytes()
+
+
+numbers = st.lists(st.integers(-3, 3).map(float), max_size=12)
+
+
+@given(past=numbers, given_lags=numbers)
+def test_other_lags_than_the_series_has_are_taken_as_they_are(
+    past: list[float], given_lags: list[float]
+) -> None:
+    family = Family(lags=7)
+    model = Model(RECIPES["naive"], family)
+    if past:
+        fold(model, np.array(past), family)
+    own = [*past[::-1], *[0.0] * 7][:7]
+    lags, available = model.shown(np.array(given_lags))
+    newest = given_lags[:7]
+    if newest == own[: len(newest)]:
+        assert (lags.tolist(), available) == (own, min(len(past), 7))
+    else:
+        assert lags.tolist() == [*newest, *[0.0] * (7 - len(newest))]
+        assert not any(newest[available:])
+        assert available == 0 or newest[available - 1] != 0
+
+
+def test_what_a_caller_gives_changes_nothing() -> None:
+    model, untouched = Model(RECIPES["linear"], SEASONAL), Model(RECIPES["linear"], SEASONAL)
+    for each in (model, untouched):
+        fold(each, series(40), SEASONAL)
+    model.forecast(10, np.arange(14.0))
+    model.shown(np.arange(14.0))
+    assert model.forecast(10) == untouched.forecast(10)

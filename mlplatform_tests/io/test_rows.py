@@ -12,9 +12,10 @@ from mlplatform.domain.families import Families, Family
 from mlplatform.domain.model import FeatureRows, ModelSet
 from mlplatform.domain.observations import Observation, Refusal, Submission
 from mlplatform.domain.recipes import load_recipes
+from mlplatform.io.journal import Entry
 from mlplatform.io.object_store import ObjectStore
 from mlplatform.io.observation_log import LOG, QUARANTINE, log_rows, quarantine_rows
-from mlplatform.io.prediction_table import PREDICTIONS, prediction_rows
+from mlplatform.io.prediction_table import PREDICTIONS, prediction_rows, served_rows, shown_rows
 from mlplatform.io.results import Frames, forecast_frame, metrics_frame
 from mlplatform.io.tables import Table
 
@@ -74,6 +75,27 @@ def test_predictions_of_all_models_are_in_order_of_positions(store: ObjectStore)
         ("amf", 4): (3.0, "v2"),
         ("amf", 5): (4.0, "v2"),
     }
+
+
+def test_what_a_service_was_told_comes_back_as_what_its_model_was_shown(store: ObjectStore) -> None:
+    families = Families((Family("short", ("s*",), lags=2), Family("long", ("l*",), lags=5)))
+    shown = {"l": (3.0, 2.0, 1.0), "s": (2.0, 1.0), "new": (), "s wider before": (4.0, 3.0, 2.0)}
+    entries = [
+        Entry(7 + at, name, at, f"id {at}", TIME, 0.5 * at, {"prediction": 0.1 * at}, TIME, lags)
+        for at, (name, lags) in enumerate(shown.items())
+    ]
+    table = Table(PREDICTIONS, store)
+    table.append(served_rows(entries, "knn", "v1", 1000), "predictions/knn/1000", 11)
+    stored = table.read()
+    assert [row["observation_id"] for row in stored.to_pylist()] == ["id 0", "id 1", "id 2", "id 3"]
+    assert [row["prediction"] for row in stored.to_pylist()] == [0.1 * at for at in range(4)]
+    found = shown_rows(stored, families)
+    assert found.series_id.tolist() == list(shown)
+    assert found.available.tolist() == [3, 2, 0, 2]
+    width = families.widest
+    assert found.lags.shape == (4, width)
+    assert found.lags[:, :3].tolist() == [[3.0, 2.0, 1.0], [2.0, 1.0, 0.0], [0.0] * 3, [4.0, 3.0, 0.0]]
+    assert found.position.tolist() == [7, 8, 9, 10]
 
 
 def models() -> ModelSet:

@@ -119,3 +119,22 @@ def test_versions_name_libraries_recipes_and_families() -> None:
     assert versions["recipe linear"] == recipe.digest
     other = versions_of((recipe,), Families((Family(lags=3),)))
     assert {name for name in versions if versions[name] != other[name]} == {"families"}
+
+
+def test_a_frozen_state_is_committed_as_it_was(states: StateStore, snapshots: SnapshotStore) -> None:
+    state = State({"a": [1]})
+    frozen = state.frozen()
+    state.content["a"].append(2)
+    made = states.prepare("linear", 0, VERSIONS, State(None, 3), {}, frozen)
+    snapshots.commit(made.snapshot, None)
+    stored = states.load("linear", 0, VERSIONS, {})
+    assert (stored.content, stored.position) == ({"a": [1]}, 3)
+
+
+def test_rows_of_an_older_version_wait_together_with_newer_ones() -> None:
+    state = State({}, 3, ROWS)
+    state.move_on(4, pa.table({"position": [3], "prediction": [1.0], "observation_id": ["c"]}), 2)
+    assert state.unpublished.to_pylist() == [
+        {"position": 2, "prediction": None, "observation_id": None},
+        {"position": 3, "prediction": 1.0, "observation_id": "c"},
+    ]

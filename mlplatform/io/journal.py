@@ -1,0 +1,257 @@
+"""The journal of a service: what it has answered for, on this machine's disk before it answers."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlplatform.errors import PlatformError, TransientError
+
+# Raised when the tables change; an older journal is then refused, not misread.
+FORMAT = 1
+_SCHEMA = """
+CREATE TABLE entries (
+    position INTEGER PRIMARY KEY,
+    series_id TEXT NOT NULL,
+    "offset" INTEGER NOT NULL,
+    observation_id TEXT NOT NULL,
+    event_time INTEGER NOT NULL,
+    ingested_at INTEGER NOT NULL,
+    value REAL NOT NULL,
+    lags TEXT
+);
+CREATE TABLE answers (
+    series_id TEXT NOT NULL,
+    observation_id TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    PRIMARY KEY (series_id, observation_id)
+) WITHOUT ROWID;
+CREATE TABLE journal (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+class JournalInUse(PlatformError):
+    """Another process has the journal open."""
+
+
+class JournalUnavailable(TransientError):
+    """The journal cannot be written; nothing of what was to be appended is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One observation that a service took.
+
+    `position` is dense over all series of the journal, `offset` over one series, both from 0. `lags` is what
+    a model was shown, newest first; None where the series' own log says it. `answer` is the reply as a
+    JSON object, which a retry with the same `observation_id` gets again.
+    """
+
+    position: int
+    series_id: str
+    offset: int
+    observation_id: str
+    event_time: datetime
+    value: float
+    answer: dict[str, Any]
+    ingested_at: datetime
+    lags: tuple[float, ...] | None = None
+
+
+class Journal:
+    """An SQLite database that one process has open.
+
+    Holds the tail of a log that its table on the object store does not have yet, and of every observation
+    that there ever was its id and its answer. Methods may be called from any thread; they take turns.
+
+    Raises:
+        JournalInUse: another process has it.
+        JournalUnavailable: it cannot be opened, or is none of this version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._turn = threading.RLock()
+        with self._told():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Transactions are begun and ended by us.
+            self._database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._prepare()
+
+    @property
+    def next_position(self) -> int:
+        """Position of the next entry: one after the last that was ever appended."""
+        return self._value("next_position")
+
+    @property
+    def forgotten(self) -> int:
+        """Entries below this position are no longer here: the table has them."""
+        return self._value("forgotten")
+
+    def answer(self, series_id: str, observation_id: str) -> dict[str, Any] | None:
+        """What was answered for this observation; None if it is new."""
+        with self._told():
+            row = self._database.execute(
+                "SELECT answer FROM answers WHERE series_id = ? AND observation_id = ?",
+                (series_id, observation_id),
+            ).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Appends the entries, all or none; returns when they are on the disk.
+
+        Raises:
+            JournalUnavailable: the disk is full or broken.
+            ValueError: their positions do not follow the last one, or an observation is here already.
+        """
+        if not entries:
+            return
+        first = self.next_position
+        if [entry.position for entry in entries] != list(range(first, first + len(entries))):
+            raise ValueError(f"the journal is at position {first}, and was given {entries[0].position}…")
+        rows = [
+            (
+                each.position,
+                each.series_id,
+                each.offset,
+                each.observation_id,
+                _micros(each.event_time),
+                _micros(each.ingested_at),
+                each.value,
+                None if each.lags is None else json.dumps(each.lags),
+            )
+            for each in entries
+        ]
+        answers = [(each.series_id, each.observation_id, json.dumps(each.answer)) for each in entries]
+        with self._told(), self._transaction() as database:
+            try:
+                database.executemany("INSERT INTO answers VALUES (?, ?, ?)", answers)
+            except sqlite3.IntegrityError as error:
+                raise ValueError("an observation is in the journal already") from error
+            database.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._set("next_position", first + len(entries))
+
+    def since(self, position: int, limit: int = 100_000) -> list[Entry]:
+        """The entries from `position` on that are still here, in order."""
+        with self._told():
+            rows = self._database.execute(
+                "SELECT entries.*, answer FROM entries JOIN answers USING (series_id, observation_id)"
+                " WHERE position >= ? ORDER BY position LIMIT ?",
+                (position, limit),
+            ).fetchall()
+        return [
+            Entry(
+                position,
+                series_id,
+                offset,
+                observation_id,
+                _time(at),
+                value,
+                json.loads(answer),
+                _time(ingested_at),
+                None if lags is None else tuple(json.loads(lags)),
+            )
+            for position, series_id, offset, observation_id, at, ingested_at, value, lags, answer in rows
+        ]
+
+    def forget(self, position: int) -> None:
+        """Removes the entries below `position`, which the table has now; their answers stay."""
+        with self._told(), self._transaction() as database:
+            database.execute("DELETE FROM entries WHERE position < ?", (position,))
+            self._set("forgotten", max(position, self._value("forgotten")))
+
+    def restore(self, next_position: int, answers: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
+        """Fills a journal that is new (its disk was lost) with what the table knows.
+
+        Args:
+            next_position: how far the table's log has come.
+            answers: series_id, observation_id and answer of each observation in the table.
+        """
+        with self._told(), self._transaction() as database:
+            database.executemany(
+                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)",
+                [(series_id, name, json.dumps(answer)) for series_id, name, answer in answers],
+            )
+            self._set("next_position", next_position)
+            self._set("forgotten", next_position)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _prepare(self) -> None:
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version == FORMAT:
+            # Takes the lock, which SQLite would take only with the first write.
+            with self._transaction():
+                return
+        if version:
+            raise JournalUnavailable(
+                f"{self._path} is a journal of format {version}, and this mlplatform knows {FORMAT}: start"
+                " once more the version that wrote it, which empties it when it ends"
+            )
+        with self._transaction() as database:
+            for statement in filter(None, (each.strip() for each in _SCHEMA.split(";"))):
+                database.execute(statement)
+            database.execute("INSERT INTO journal VALUES ('next_position', 0), ('forgotten', 0)")
+            database.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def _value(self, name: str) -> int:
+        with self._told():
+            return self._database.execute("SELECT value FROM journal WHERE name = ?", (name,)).fetchone()[0]
+
+    def _set(self, name: str, value: int) -> None:
+        self._database.execute("UPDATE journal SET value = ? WHERE name = ?", (value, name))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._database
+            self._database.execute("COMMIT")
+        except BaseException:
+            # A failed COMMIT may have ended the transaction by itself.
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            with self._turn:
+                yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise JournalInUse(
+                    f"{self._path} is in use by another process: end that one, or give this one another"
+                    " MLPLATFORM_DATA_DIRECTORY"
+                ) from None
+            raise self._unavailable(error) from error
+        except (sqlite3.DatabaseError, OSError) as error:
+            if isinstance(error, sqlite3.IntegrityError):
+                raise
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> JournalUnavailable:
+        return JournalUnavailable(
+            f"the journal {self._path} cannot be used ({error}): look whether its disk is full or gone"
+        )
+
+
+def _micros(time: datetime) -> int:
+    """Microseconds since 1970."""
+    return round(time.timestamp() * 1_000_000)
+
+
+def _time(micros: int) -> datetime:
+    seconds, rest = divmod(micros, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
