@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # What the laptop needs; `make lock` writes the versions of all extras into requirements.lock.
-EXTRAS := online,batch,mlflow,h2o,local,aws,postgres,kubernetes,dev
+EXTRAS := online,batch,services,mlflow,h2o,local,aws,postgres,kubernetes,dev
 STAMP := $(VENV)/.installed
 # Two files of tests side by side: much of their time they wait for servers and processes of theirs.
 TWO_AT_A_TIME := --numprocesses 2 --dist loadfile

@@ -15,6 +15,7 @@ from mlplatform.components.online_learning.features import feature_asset
 from mlplatform.components.online_learning.graph import OnlineGraph
 from mlplatform.components.online_learning.ingestion import ingestion_asset
 from mlplatform.components.online_learning.models import model_asset
+from mlplatform.components.online_learning.services import service_assets, service_sensor
 from mlplatform.domain.families import DEFAULT_LAGS, AbsurdityBand, Families, Family
 from mlplatform.domain.recipe import Recipe
 from mlplatform.domain.recipes import load_recipes
@@ -71,9 +72,15 @@ class OnlineLearning(dg.Component, dg.Model, dg.Resolvable):
         graph = self.graph(context.path)
         models = [model_asset(graph, name, recipes) for name, recipes in graph.steps.items()]
         return dg.Definitions(
-            assets=[ingestion_asset(graph), feature_asset(graph), *models, champion_asset(graph)],
+            assets=[
+                ingestion_asset(graph),
+                feature_asset(graph),
+                *models,
+                champion_asset(graph),
+                *service_assets(graph),
+            ],
             jobs=[online_learning_job()],
-            sensors=[poll_sensor(graph)],
+            sensors=[poll_sensor(graph), service_sensor(graph)],
         )
 
     def graph(self, directory: Path) -> OnlineGraph:

@@ -142,7 +142,7 @@ def _step(
         stores.failures.note(context.run.run_id, name, reason)
     # Before the commit: what a crash leaves undone here is done again.
     if replaced is not None:
-        _replace_predictions(table, replaced, recipes, again)
+        _replace_predictions(table, replaced, recipes, again, shard)
     yield from _results(context, stores, name, shard, versions, state, changed)
     drifted = sorted(_drifts(state.content) - drifts)
     problems = {"errors": "\n".join([*failing.values()][:5])} if failing else {}
@@ -182,11 +182,16 @@ def _relearn(
     return prediction_rows(rows, models.fold(rows), models.versions, shard)
 
 
-def _replace_predictions(table: Table, rows: "pa.Table", recipes, series: Collection[str]) -> None:
+def _replace_predictions(
+    table: Table, rows: "pa.Table", recipes, series: Collection[str], shard: int
+) -> None:
     models = ", ".join(f"'{recipe.name}'" for recipe in recipes)
     ids = ", ".join("'" + series_id.replace("'", "''") + "'" for series_id in series)
     end = rows["position"][-1].as_py() if len(rows) else -1
-    table.replace(rows, f"model IN ({models}) AND series_id IN ({ids}) AND position <= {end}")
+    # A service may have had a series of this name before the pipeline, in a shard of its own.
+    table.replace(
+        rows, f"model IN ({models}) AND shard = {shard} AND series_id IN ({ids}) AND position <= {end}"
+    )
 
 
 def _results(

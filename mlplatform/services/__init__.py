@@ -1,0 +1,1 @@
+"""HTTP applications over the same domain and io as the assets; none of them imports Dagster."""

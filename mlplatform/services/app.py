@@ -1,0 +1,258 @@
+"""What all services have in common: metrics, logs, refusals, limits, and pages about themselves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+
+from asgi_correlation_id import CorrelationIdMiddleware, correlation_id
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlplatform.errors import TransientError
+from mlplatform.services.security import Refused, Tokens, scope
+from mlplatform.settings import ConfigurationError, Settings
+
+LONGEST_BODY_BYTES = 64 * 1024
+# Longer ones are refused, since they go into every line of the log.
+LONGEST_CORRELATION_ID = 128
+# A client can make up others.
+METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
+# What probes and scrapers ask for, again and again.
+UNLOGGED = {"/health", "/ready", "/metrics"}
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+# Of each counter, when it began to count: nobody asks.
+disable_created_metrics()
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    title: str,
+    description: str,
+    settings: Settings,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    not_ready: Callable[[FastAPI], str | None],
+) -> FastAPI:
+    """An application without the routes of its service.
+
+    Besides pages about itself (/docs, /openapi.json) it has GET /ready and GET /metrics. The service puts its
+    collectors into `app.state.registry`.
+
+    Args:
+        lifespan: opens and closes what the service works with.
+        not_ready: why no request should come in now; None if they may.
+
+    Raises:
+        ConfigurationError: of tokens, origins or rates.
+    """
+    app = FastAPIOffline(
+        title=title,
+        description=description,
+        version=version("mlplatform"),
+        lifespan=lifespan,
+        redoc_url=None,
+        responses={
+            status: {"description": text, "content": {"application/json": {"schema": DETAIL}}}
+            for status, text in REFUSALS.items()
+        },
+    )
+    app.state.tokens = Tokens(settings)
+    app.state.registry = CollectorRegistry()
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(TransientError, _unavailable)
+
+    @app.get("/ready", tags=["operation"], responses={503: {"description": "Not yet, or no more"}})
+    async def ready() -> dict[str, str]:
+        """Whether requests may come in."""
+        if why := not_ready(app):
+            raise Refused(503, why)
+        return {"status": "ready"}
+
+    @app.get(
+        "/metrics",
+        tags=["operation"],
+        dependencies=[scope("metrics:read")],
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}},
+    )
+    async def metrics() -> Response:
+        """In Prometheus' text format."""
+        return Response(generate_latest(app.state.registry), media_type=CONTENT_TYPE_LATEST)
+
+    app.add_middleware(
+        _Observed, registry=app.state.registry, rate=_rate(settings.rate_limit), tokens=app.state.tokens
+    )
+    app.add_middleware(
+        CorrelationIdMiddleware,
+        validator=lambda given: given.isprintable() and len(given) <= LONGEST_CORRELATION_ID,
+    )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+        )
+    return app
+
+
+DETAIL = {
+    "type": "object",
+    "properties": {"detail": {"description": "What is wrong, and the remedy"}},
+    "required": ["detail"],
+}
+REFUSALS = {
+    400: "The body could not be read",
+    401: "No token, or one that nobody has",
+    403: "The token has not the scope",
+    413: f"The body is longer than {LONGEST_BODY_BYTES} bytes",
+    429: "Too many requests",
+    500: "The service failed; its log says why, under the correlation id",
+    503: "The request could not be taken now; it had no effect",
+}
+
+
+class _Observed:
+    """Counts, times and logs each request, and refuses those that are too long or too many."""
+
+    def __init__(
+        self, app: ASGIApp, registry: CollectorRegistry, rate: RateLimitItem | None, tokens: Tokens
+    ) -> None:
+        self._app = app
+        self._rate = rate
+        self._tokens = tokens
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        labels = ("method", "route", "status")
+        self._requests = Counter("http_requests_total", "Requests answered", labels, registry=registry)
+        self._seconds = Histogram(
+            "http_request_duration_seconds",
+            "From the first byte of a request to the last of its reply",
+            ("method", "route"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status: int | None = None
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if refused := self._refusal(scope):
+                await _reply(refused)(scope, receive, observed)
+            else:
+                await self._app(scope, _limited(receive), observed)
+        except Exception:
+            # Here and not in a handler of FastAPI's, which stands outside the correlation id and CORS, and
+            # hands the error on to the server, which would log it again.
+            log.exception("a request failed")
+            if status is not None:
+                raise
+            await _failed()(scope, receive, observed)
+        finally:
+            self._tell(scope, status or 500, time.perf_counter() - began)
+
+    def _refusal(self, scope: Scope) -> Refused | None:
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > LONGEST_BODY_BYTES:
+            return Refused(413, f"the body is longer than {LONGEST_BODY_BYTES} bytes")
+        if not self._rate or scope["path"] in UNLOGGED:
+            return None
+        if self._limiter.hit(self._rate, self._client(scope, headers)):
+            return None
+        return Refused(429, f"more than {self._rate}", {"Retry-After": str(self._rate.get_expiry())})
+
+    def _client(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """Who has a token, wherever they come from; else the address: a token can be made up each time."""
+        kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if kind.lower() == "bearer" and self._tokens.scopes(token) is not None:
+            return str(hash(token))
+        return (scope["client"] or ("",))[0]
+
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+        # The template, so that ids in a path do not make new series.
+        route = getattr(scope.get("route"), "path", "unknown")
+        method = scope["method"] if route != "unknown" and scope["method"] in METHODS else "any"
+        self._requests.labels(method, route, status).inc()
+        self._seconds.labels(method, route).observe(seconds)
+        if scope["path"] not in UNLOGGED:
+            log.info(
+                "%s %s %d",
+                scope["method"],
+                scope["path"],
+                status,
+                extra={"status": status, "milliseconds": round(1000 * seconds, 2)},
+            )
+
+
+def _limited(receive: Receive) -> Receive:
+    """Bodies without a length are counted as they come."""
+    taken = 0
+
+    async def limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > LONGEST_BODY_BYTES:
+            raise Refused(413, f"the body is longer than {LONGEST_BODY_BYTES} bytes")
+        return message
+
+    return limited
+
+
+def _reply(refused: Refused) -> JSONResponse:
+    return JSONResponse({"detail": refused.detail}, refused.status_code, headers=refused.headers)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """FastAPI's reply, without what was sent: it may be NaN, which JSON has no word for, or a secret."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - handlers are typed for any exception
+    problems = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
+    return JSONResponse({"detail": problems}, 422)
+
+
+async def _unavailable(_: Request, error: Exception) -> JSONResponse:
+    log.error("%s", error)
+    return _reply(Refused(503, str(error), {"Retry-After": "1"}))
+
+
+def _failed() -> JSONResponse:
+    said = {"detail": "the service failed; its log says why", "correlation_id": correlation_id.get()}
+    return JSONResponse(said, 500)
+
+
+def _rate(text: str | None) -> RateLimitItem | None:
+    try:
+        return parse(text) if text else None
+    except ValueError:
+        raise ConfigurationError(
+            f"MLPLATFORM_RATE_LIMIT={text!r} is no rate such as 600/minute or 10/second"
+        ) from None

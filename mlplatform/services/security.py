@@ -1,0 +1,81 @@
+"""Who may call what: bearer tokens with scopes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from mlplatform.settings import ConfigurationError, Settings
+
+# 401 comes from us, not from FastAPI, so that it has the shape of every other refusal.
+_bearer = HTTPBearer(auto_error=False, description="A token of MLPLATFORM_API_TOKENS")
+
+
+class Refused(HTTPException):
+    """A reply that is no success: its status, and what the client is told."""
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, detail, headers)
+
+
+class Tokens:
+    """The tokens that are known, by their SHA-256: none of them is kept in clear.
+
+    Without any, everything is allowed in `local`, where services listen on the loopback interface only.
+
+    Raises:
+        ConfigurationError: there are none outside `local`, or the variable does not say which.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._scopes = _read(settings.api_tokens)
+        self.required = bool(self._scopes) or settings.environment != "local"
+        if self.required and not self._scopes:
+            raise ConfigurationError(
+                f"MLPLATFORM_API_TOKENS is not set; MLPLATFORM_ENV={settings.environment} needs it: "
+                '{"<SHA-256 of a token, in hex>": ["models:read", "models:write"]}'
+            )
+
+    def scopes(self, token: str) -> frozenset[str] | None:
+        """None for a token that nobody has."""
+        return self._scopes.get(hashlib.sha256(token.encode()).hexdigest())
+
+
+def scope(name: str) -> Any:
+    """The dependency of a route that needs the scope `name`."""
+
+    async def check(
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> None:
+        tokens: Tokens = request.app.state.tokens
+        if not tokens.required:
+            return
+        scopes = tokens.scopes(given.credentials) if given else None
+        if scopes is None:
+            raise Refused(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+        if name not in scopes:
+            raise Refused(403, f"the token has not the scope {name}")
+
+    return Depends(check)
+
+
+def _read(text: str) -> dict[str, frozenset[str]]:
+    if not text:
+        return {}
+    try:
+        return {digest.lower(): _scopes(listed) for digest, listed in json.loads(text).items()}
+    except (ValueError, AttributeError):
+        raise ConfigurationError(
+            "MLPLATFORM_API_TOKENS is not a JSON object of SHA-256 digests and lists of scopes"
+        ) from None
+
+
+def _scopes(listed: Any) -> frozenset[str]:
+    # A text would be taken for its letters.
+    if not isinstance(listed, list):
+        raise ValueError
+    return frozenset(map(str, listed))
