@@ -24,6 +24,7 @@ NAMES = (
     "scoring",
     "serving",
     "pipelines",
+    "model_services",
 )
 
 

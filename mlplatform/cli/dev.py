@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +30,7 @@ STOP_SECONDS = 15
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of Dagit; else 3000 or a free one.")
 def dev(port: int | None) -> None:
-    """Start the embedded stack and `dagster dev`, and stay until Ctrl-C.
+    """Start the embedded stack, `dagster dev` and the HTTP services, and stay until Ctrl-C.
 
     The replay gives most of its months at once and then one a minute, so that something happens.
     Must be run where workspace.yaml and dagster.yaml are.
@@ -46,37 +48,59 @@ def dev(port: int | None) -> None:
         raise click.ClickException(f"port {port} is taken: give another one with --port")
     settings = Settings.load()
     with readable_errors(), alone(Path(RUN_LOCK), "mlplatform dev"), stack.running_stack(settings):
-        log = settings.data_directory / "dagit.log"
-        command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
-        command += ["-h", "127.0.0.1", "-p", str(port)]
-        with open(log, "wb") as output:
-            dagit = subprocess.Popen(  # noqa: S603
-                with_parent(command, "SIGTERM"),
-                env={"MLPLATFORM_REPLAY_PRIMED": PRIMED, **os.environ},
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        click.echo(f"{'dagit':<11} {f'http://127.0.0.1:{port}':<50} starting  ({log})")
+        dagit_log, services_log = (settings.data_directory / f"{name}.log" for name in ("dagit", "services"))
+        dagit = _started(
+            [*("dagster", "dev", "-w", "workspace.yaml"), *("-h", "127.0.0.1", "-p", str(port))],
+            dagit_log,
+            MLPLATFORM_REPLAY_PRIMED=PRIMED,
+        )
+        services = _started(["mlplatform.cli", "serve", "all", "--any-port"], services_log)
+        click.echo(f"{'dagit':<11} {f'http://127.0.0.1:{port}':<50} starting  ({dagit_log})")
+        click.echo(f"{'services':<11} {'their ports are in their log':<50} starting  ({services_log})")
         print_status(stack.status(settings))
         click.echo("The sensor poll_sources looks every minute. Ctrl-C stops everything.")
-        code = _stay(dagit)
-        if code:
-            raise click.ClickException(f"dagster dev ended with exit code {code}; see {log}")
+        ended = _stay({"dagster dev": (dagit, dagit_log), "mlplatform serve all": (services, services_log)})
+        if ended:
+            raise click.ClickException(ended)
 
 
-def _stay(process: subprocess.Popen[bytes]) -> int:
-    """Waits until the process ends or a signal asks for the end; then ends it and its children."""
+def _started(module: list[str], log: Path, **variables: str) -> subprocess.Popen[bytes]:
+    with open(log, "wb") as output:
+        return subprocess.Popen(  # noqa: S603
+            with_parent([sys.executable, "-m", *module], "SIGTERM"),
+            env={**variables, **os.environ},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def _stay(processes: Mapping[str, tuple[subprocess.Popen[bytes], Path]]) -> str:
+    """Waits until one ends or a signal asks for the end; then ends all with their children.
+
+    Returns:
+        Which one ended by itself; empty if none did.
+    """
     asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: asked.set())
-    while process.poll() is None and not asked.wait(0.5):
+    while not asked.wait(0.5) and all(process.poll() is None for process, _ in processes.values()):
         continue
+    ended = [
+        f"{name} ended with exit code {process.returncode}; see {log}"
+        for name, (process, log) in processes.items()
+        if process.poll() is not None
+    ]
     for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(subprocess.TimeoutExpired):
+        for process, _ in processes.values():
             process.send_signal(number)
-            process.wait(STOP_SECONDS)
-    # What its children did not end by themselves.
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    return 0 if asked.is_set() else process.wait()
+        deadline = time.monotonic() + STOP_SECONDS
+        for process, _ in processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, deadline - time.monotonic()))
+    for process, _ in processes.values():
+        # What its children did not end by themselves.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return "" if asked.is_set() else "; ".join(ended)

@@ -161,6 +161,11 @@ def test_run_lets_the_sensor_learn_until_ctrl_c_ends_everything(home):
     assert run["jobName"] == "online_learning"
     assert {"key": "dagster/sensor_name", "value": "poll_sources"} in run["tags"]
 
+    log = (home.directory / ".mlplatform" / "services.log").read_text()
+    served = dict(re.findall(r"^(\w+) +(http://127\.0\.0\.1:\d+)$", log, re.MULTILINE))
+    assert served.keys() >= {"ingestion", "features", "linear_regression", "amf_regressor"}
+    assert all(requests.get(f"{url}/ready", timeout=10).ok for url in served.values())
+
     second = home.start()
     assert second.wait(END_SECONDS) == 1
     refused, _ = second.communicate()
