@@ -30,6 +30,15 @@ class AbsurdityBand:
         spread = max(max(last_values) - min(last_values), abs(middle) / 10)
         return 0 < self.width * spread < abs(value - middle)
 
+    def reason(self, value: float, last_values: Sequence[float]) -> str | None:
+        """What is said of a value that is refused (`last_values` newest first); None of any other."""
+        if not self.refuses(value, last_values):
+            return None
+        return (
+            f"absurd: {value:g} after {last_values[0]:g} is outside the band of its family; "
+            "if it is right, widen absurd_beyond"
+        )
+
 
 @dataclass(frozen=True)
 class Family:

@@ -9,7 +9,7 @@ from datetime import datetime
 from numbers import Real
 from typing import cast
 
-from mlplatform.domain.families import Families
+from mlplatform.domain.families import AbsurdityBand, Families
 from mlplatform.errors import PlatformError
 
 # Models square values and multiply the squares: what is larger would stop them at an overflow.
@@ -95,7 +95,7 @@ def admit(
         series_id = submission.series_id
         family = families.of(series_id) if isinstance(series_id, str) else families.of("")
         tail = tails.get(series_id, Tail())
-        reason = _reason_to_refuse(submission, tail, known, family.band.refuses, until)
+        reason = _reason_to_refuse(submission, tail, known, family.band, until)
         if reason:
             refused.append(Refusal(submission, reason))
             continue
@@ -121,7 +121,9 @@ def _by_event_time(submission: Submission) -> tuple[float, int, str]:
     return (time.timestamp() if time else math.inf, submission.source_position, submission.source)
 
 
-def _reason_to_refuse(submission, tail: Tail, known, absurd, until: datetime | None) -> str | None:
+def _reason_to_refuse(
+    submission, tail: Tail, known, band: AbsurdityBand, until: datetime | None
+) -> str | None:
     value, event_time = submission.value, submission.event_time
     if not isinstance(submission.series_id, str) or not submission.series_id:
         return "no series_id"
@@ -141,9 +143,4 @@ def _reason_to_refuse(submission, tail: Tail, known, absurd, until: datetime | N
         return f"duplicate: observation {submission.observation_id!r} is in the log"
     if tail.last_event_time is not None and event_time <= tail.last_event_time:
         return f"late: the series is already at {tail.last_event_time.isoformat()}"
-    if absurd(value, tail.values):
-        return (
-            f"absurd: {value:g} after {tail.values[0]:g} is outside the band of its family; "
-            "if it is right, widen absurd_beyond"
-        )
-    return None
+    return band.reason(number, tail.values)

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlplatform.errors import PlatformError, TransientError
+from mlplatform.io.local_database import LocalDatabase
 
 # So many answers are given again when they are asked for with the key that they were given for.
 KEPT_ANSWERS = 1000
-# Raised when the tables change.
-FORMAT = 1
-_SCHEMA = """
-CREATE TABLE cursors (
-    source TEXT PRIMARY KEY,
-    first INTEGER NOT NULL,
-    position INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE answers (number INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, answer TEXT NOT NULL);
-"""
 
 
 class CursorInUse(PlatformError):
@@ -34,11 +22,8 @@ class CursorUnavailable(TransientError):
     """The cursor cannot be read or moved; it is where it was."""
 
 
-class Cursor:
-    """The position in one source, in an SQLite database that one process has open.
-
-    A database that knew another source begins this one at its beginning. Methods may be called from any
-    thread; they take turns.
+class Cursor(LocalDatabase):
+    """The position in one source. A database that knew another source begins this one at its beginning.
 
     Args:
         source: names what is handed out.
@@ -50,21 +35,28 @@ class Cursor:
         CursorUnavailable: it cannot be opened, or is none of this version.
     """
 
+    name = "cursor"
+    format = 1
+    schema = """
+    CREATE TABLE cursors (
+        source TEXT PRIMARY KEY,
+        first INTEGER NOT NULL,
+        position INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE answers (number INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, answer TEXT NOT NULL);
+    """
+    other_format = (
+        "{path} has format {found}, and this mlplatform knows {known}: start the version that wrote it, or"
+        " remove it to begin anew"
+    )
+    in_use = CursorInUse
+    unavailable = CursorUnavailable
+
     def __init__(self, path: Path, source: str, first: int) -> None:
-        self._path = path
+        super().__init__(path)
         self._source = source
-        self._turn = threading.RLock()
-        with self._told():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            with self._transaction():
-                self._prepare()
-                self._database.execute(
-                    "INSERT OR IGNORE INTO cursors VALUES (?, ?, ?)", (source, first, first - 1)
-                )
+        with self._told(), self._transaction() as database:
+            database.execute("INSERT OR IGNORE INTO cursors VALUES (?, ?, ?)", (source, first, first - 1))
             self.first: int = self._read("first")
 
     @property
@@ -116,22 +108,6 @@ class Cursor:
             self._keep(key, answer)
             return answer
 
-    def close(self) -> None:
-        with self._turn:
-            self._database.close()
-
-    def _prepare(self) -> None:
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, FORMAT):
-            raise CursorUnavailable(
-                f"{self._path} has format {version}, and this mlplatform knows {FORMAT}: start the version"
-                " that wrote it, or remove it to begin anew"
-            )
-        if not version:
-            for statement in filter(None, (each.strip() for each in _SCHEMA.split(";"))):
-                self._database.execute(statement)
-            self._database.execute(f"PRAGMA user_version = {FORMAT}")
-
     def _read(self, column: str) -> int:
         query = f"SELECT {column} FROM cursors WHERE source = ?"  # noqa: S608 - our own words
         return self._database.execute(query, (self._source,)).fetchone()[0]
@@ -151,29 +127,3 @@ class Cursor:
         )
         oldest = (kept.lastrowid or 0) - KEPT_ANSWERS
         self._database.execute("DELETE FROM answers WHERE number <= ?", (oldest,))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            with self._turn:
-                yield
-        except (sqlite3.DatabaseError, OSError) as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-                raise CursorInUse(
-                    f"{self._path} is in use by another process: end that one, or give this one another"
-                    " MLPLATFORM_DATA_DIRECTORY"
-                ) from None
-            raise CursorUnavailable(
-                f"the cursor {self._path} cannot be used ({error}): look whether its disk is full or gone"
-            ) from error

@@ -4,37 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from mlplatform.errors import PlatformError, TransientError
-
-# Raised when the tables change; an older journal is then refused, not misread.
-FORMAT = 1
-_SCHEMA = """
-CREATE TABLE entries (
-    position INTEGER PRIMARY KEY,
-    series_id TEXT NOT NULL,
-    "offset" INTEGER NOT NULL,
-    observation_id TEXT NOT NULL,
-    event_time INTEGER NOT NULL,
-    ingested_at INTEGER NOT NULL,
-    value REAL NOT NULL,
-    lags TEXT
-);
-CREATE TABLE answers (
-    series_id TEXT NOT NULL,
-    observation_id TEXT NOT NULL,
-    answer TEXT NOT NULL,
-    PRIMARY KEY (series_id, observation_id)
-) WITHOUT ROWID;
-CREATE TABLE journal (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"""
+from mlplatform.io.local_database import LocalDatabase
 
 
 class JournalInUse(PlatformError):
@@ -65,28 +41,43 @@ class Entry:
     lags: tuple[float, ...] | None = None
 
 
-class Journal:
-    """An SQLite database that one process has open.
-
-    Holds the tail of a log that its table on the object store does not have yet, and of every observation
-    that there ever was its id and its answer. Methods may be called from any thread; they take turns.
+class Journal(LocalDatabase):
+    """The tail of a log that its table on the object store does not have yet, and of every observation that
+    there ever was its id and its answer.
 
     Raises:
         JournalInUse: another process has it.
         JournalUnavailable: it cannot be opened, or is none of this version.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._turn = threading.RLock()
-        with self._told():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Transactions are begun and ended by us.
-            self._database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._prepare()
+    name = "journal"
+    format = 1
+    schema = """
+    CREATE TABLE entries (
+        position INTEGER PRIMARY KEY,
+        series_id TEXT NOT NULL,
+        "offset" INTEGER NOT NULL,
+        observation_id TEXT NOT NULL,
+        event_time INTEGER NOT NULL,
+        ingested_at INTEGER NOT NULL,
+        value REAL NOT NULL,
+        lags TEXT
+    );
+    CREATE TABLE answers (
+        series_id TEXT NOT NULL,
+        observation_id TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        PRIMARY KEY (series_id, observation_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE journal (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    INSERT INTO journal VALUES ('next_position', 0), ('forgotten', 0);
+    """
+    other_format = (
+        "{path} is a journal of format {found}, and this mlplatform knows {known}: start once more the"
+        " version that wrote it, which empties it when it ends"
+    )
+    in_use = JournalInUse
+    unavailable = JournalUnavailable
 
     @property
     def next_position(self) -> int:
@@ -185,66 +176,12 @@ class Journal:
             self._set("next_position", next_position)
             self._set("forgotten", next_position)
 
-    def close(self) -> None:
-        self._database.close()
-
-    def _prepare(self) -> None:
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version == FORMAT:
-            # Takes the lock, which SQLite would take only with the first write.
-            with self._transaction():
-                return
-        if version:
-            raise JournalUnavailable(
-                f"{self._path} is a journal of format {version}, and this mlplatform knows {FORMAT}: start"
-                " once more the version that wrote it, which empties it when it ends"
-            )
-        with self._transaction() as database:
-            for statement in filter(None, (each.strip() for each in _SCHEMA.split(";"))):
-                database.execute(statement)
-            database.execute("INSERT INTO journal VALUES ('next_position', 0), ('forgotten', 0)")
-            database.execute(f"PRAGMA user_version = {FORMAT}")
-
     def _value(self, name: str) -> int:
         with self._told():
             return self._database.execute("SELECT value FROM journal WHERE name = ?", (name,)).fetchone()[0]
 
     def _set(self, name: str, value: int) -> None:
         self._database.execute("UPDATE journal SET value = ? WHERE name = ?", (value, name))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._database
-            self._database.execute("COMMIT")
-        except BaseException:
-            # A failed COMMIT may have ended the transaction by itself.
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            with self._turn:
-                yield
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise JournalInUse(
-                    f"{self._path} is in use by another process: end that one, or give this one another"
-                    " MLPLATFORM_DATA_DIRECTORY"
-                ) from None
-            raise self._unavailable(error) from error
-        except (sqlite3.DatabaseError, OSError) as error:
-            if isinstance(error, sqlite3.IntegrityError):
-                raise
-            raise self._unavailable(error) from error
-
-    def _unavailable(self, error: Exception) -> JournalUnavailable:
-        return JournalUnavailable(
-            f"the journal {self._path} cannot be used ({error}): look whether its disk is full or gone"
-        )
 
 
 def _micros(time: datetime) -> int:

@@ -617,12 +617,7 @@ def _unfit(call: Call, known: Sequence[float], family: Family) -> str | None:
         return "target and features must be finite numbers"
     if abs(call.value) > LARGEST or any(abs(each) > LARGEST for each in call.lags or ()):
         return f"too large: the size of target and features must not be above {LARGEST:g}"
-    if family.band.refuses(call.value, known):
-        return (
-            f"absurd: {call.value:g} after {known[0]:g} is outside the band of its family; "
-            "if it is right, widen absurd_beyond"
-        )
-    return None
+    return family.band.reason(call.value, known)
 
 
 def _answers(served: pa.Table) -> list[tuple[str, str, dict[str, Any]]]:

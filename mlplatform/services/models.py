@@ -658,7 +658,8 @@ class ModelCollector(Collector):
                 forecast = served.forecast(series_id, model)
                 for step, value in enumerate(forecast, 1):
                     _add(ahead, [*label, str(step)], value)
-                steps.add_metric([*label, ",".join(str(round(value, 6)) for value in forecast)], 1)
+                if self._in_a_label:
+                    steps.add_metric([*label, ",".join(str(round(value, 6)) for value in forecast)], 1)
             if rest:
                 count.add_metric([OTHER, served.name], rest)
         yield from errors.values()
