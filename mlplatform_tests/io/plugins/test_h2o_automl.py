@@ -327,9 +327,11 @@ class TestTrouble:
                 {**QUICK, "max_models": 50},
                 TrainingEnvironment(kill, tmp_path, cpus=1),
             )
-        assert "INFO" in str(caught.value)
+        # Java may have stopped in the middle of a table: the message ends with whatever it wrote last.
+        *_, last = filter(None, map(str.strip, (tmp_path / "h2o.log").read_text().splitlines()))
+        assert last in str(caught.value)
         # What failed afterwards, since the server was dead, does not tell the log again.
-        assert "INFO" not in "".join(caught.value.__notes__)
+        assert last not in "".join(caught.value.__notes__)
         assert eventually(lambda: not any(lives(pid) for pid in set(descendants(os.getpid())) - before))
         assert [path.name for path in tmp_path.iterdir()] == ["h2o.log"]
 
