@@ -176,6 +176,23 @@ class Settings:
         return self.variables.get("MODEL_NAME", "")
 
     @property
+    def challenger(self) -> tuple[str, float] | None:
+        """The model that answers a share (0 to 1) of the champion's observations, and the share."""
+        value = self.variables.get("MLPLATFORM_CHALLENGER", "")
+        if not value:
+            return None
+        name, _, share = value.partition(":")
+        try:
+            if name and 0 <= float(share) <= 1:
+                return name, float(share)
+        except ValueError:
+            pass
+        raise ConfigurationError(
+            f"MLPLATFORM_CHALLENGER={value!r} is no model with its share from 0 to 1, such as"
+            " amf_regressor:0.1"
+        )
+
+    @property
     def labelled_series(self) -> int:
         """Of how many series a model service's metrics tell each; the rest are only counted."""
         return int(self._number("MLPLATFORM_LABELLED_SERIES", 100))

@@ -229,8 +229,12 @@ def application(settings: Settings, names: Sequence[str] = ()) -> FastAPI:
     Raises:
         ConfigurationError: there is no model of such a name.
     """
+    # It is made of what is here.
+    from mlplatform.services import champion
+
     recipes = _recipes(names or (settings.model_name or DEFAULT_NAME,))
     single = len(recipes) == 1
+    challenger = champion.challenger(settings, recipes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -239,9 +243,14 @@ def application(settings: Settings, names: Sequence[str] = ()) -> FastAPI:
             served = {name: Served(name, recipe, stores) for name, recipe in recipes.items()}
             for each in served.values():
                 await opened.enter_async_context(each.open())
-            collector = ModelCollector(list(served.values()), settings)
-            app.state.registry.register(collector)
-            opened.callback(app.state.registry.unregister, collector)
+            collectors: list[Collector] = [ModelCollector(list(served.values()), settings)]
+            if not single:
+                app.state.champion = champion.Champion(served, challenger, settings)
+                await opened.enter_async_context(app.state.champion.open())
+                collectors.append(champion.ChampionCollector(app.state.champion, settings))
+            for collector in collectors:
+                app.state.registry.register(collector)
+                opened.callback(app.state.registry.unregister, collector)
             app.state.served = served
             yield
 
@@ -268,6 +277,8 @@ def application(settings: Settings, names: Sequence[str] = ()) -> FastAPI:
         app.include_router(router, prefix="" if single else f"/models/{name}", tags=[name])
         if not single and recipe.name != name:
             app.include_router(router, prefix=f"/models/{recipe.name}", include_in_schema=False)
+    if not single:
+        app.include_router(champion.router, prefix="/models/champion", tags=["champion"])
     app.include_router(_common_routes(recipes, health=not single))
     return app
 
@@ -407,8 +418,12 @@ def _common_routes(recipes: dict[str, Recipe], health: bool) -> APIRouter:
 
     @router.get("/models", dependencies=[scope(READ)], tags=["models"])
     async def models(request: Request) -> JSONResponse:
-        """The models of this process."""
-        return JSONResponse({"models": [_model(each) for each in request.app.state.served.values()]})
+        """The models of this process, and which of them are champions."""
+        state = request.app.state
+        told: dict[str, Any] = {"models": [_model(each) for each in state.served.values()]}
+        if len(told["models"]) > 1:
+            told["champion"] = state.champion.summary()
+        return JSONResponse(told)
 
     @router.get(
         "/models/{name}/metrics",
@@ -630,6 +645,10 @@ class ModelCollector(Collector):
             what: gauge(f"ml_model_last_{what}", f"The last {what} of the series")
             for what in ("prediction", "actual", "error")
         }
+        event_time = gauge(
+            "ml_model_last_event_timestamp_seconds",
+            "When the last value of the series was observed, since 1970",
+        )
         ahead = GaugeMetricFamily(
             "ml_model_forecast", "The value so many steps ahead", labels=[*labels, "step"]
         )
@@ -650,6 +669,8 @@ class ModelCollector(Collector):
                 _add(naive, label, _naive_mae(model))
                 if model.drift:
                     drift.add_metric(label, model.drift.detections)
+                if entry is not None:
+                    event_time.add_metric(label, entry.event_time.timestamp())
                 actual, prediction = _last(model, entry)
                 if actual is not None and prediction is not None:
                     _add(last["prediction"], label, prediction)
@@ -667,6 +688,7 @@ class ModelCollector(Collector):
         yield drift
         yield count
         yield from last.values()
+        yield event_time
         yield ahead
         if self._in_a_label:
             yield steps
