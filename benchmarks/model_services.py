@@ -96,14 +96,7 @@ def service(session: Session, way: str, name: str) -> Iterator[int]:
     }
     command = {
         "ours": ["-m", "mlplatform.cli", "serve", "models", "--port", str(port)],
-        "seed": [
-            "-m",
-            "uvicorn",
-            "benchmarks.seed_model_service:app",
-            "--port",
-            str(port),
-            "--no-access-log",
-        ],
+        "seed": ["-m", "uvicorn", SEED_APP, "--port", str(port)],
     }[way]
     with open(session.directory / f"{way}.log", "ab") as log:
         process = subprocess.Popen([sys.executable, *command], env=environment, stdout=log, stderr=log)

@@ -31,19 +31,24 @@ class Differences:
             product = np.convolve(product, factor)
         return product
 
+    @cached_property
+    def _terms(self) -> list[tuple[int, float]]:
+        """The lags that a difference is made of, with their coefficients."""
+        return [(int(shift), float(self._coefficients[shift])) for shift in np.flatnonzero(self._coefficients)]
+
     def reference(self, lags: np.ndarray) -> np.ndarray:
         """What is added to z to get y: (n, lags) -> (n,)."""
-        terms = np.zeros(len(lags))
-        for shift in np.flatnonzero(self._coefficients[1:]):
-            terms -= self._coefficients[1 + shift] * lags[:, shift]
-        return terms
+        reference = np.zeros(len(lags))
+        for shift, coefficient in self._terms[1:]:
+            reference -= coefficient * lags[:, shift - 1]
+        return reference
 
     def of_lags(self, lags: np.ndarray, available: np.ndarray) -> np.ndarray:
         """Differences of the lags, (n, lags) -> (n, lags - degree); zero where a value is missing."""
         width = lags.shape[1] - self.degree
         result = np.zeros((len(lags), width))
-        for shift in np.flatnonzero(self._coefficients):
-            result += self._coefficients[shift] * lags[:, shift : shift + width]
+        for shift, coefficient in self._terms:
+            result += coefficient * lags[:, shift : shift + width]
         needed = np.arange(1, width + 1) + self.degree
         result[needed[None, :] > available[:, None]] = 0.0
         return result

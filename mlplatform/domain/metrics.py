@@ -19,24 +19,28 @@ class RollingMetrics:
 
     def __init__(self) -> None:
         self.count = 0
-        self._totals = np.zeros(4)  # |error|, error², |error / actual|, observations that are not zero
+        # Sums of |error|, error² and |error / actual|, the last over the observations that are not zero.
+        self._absolute = self._squared = self._relative = 0.0
+        self._nonzero = 0
         self._last: deque[tuple[float, float]] = deque(maxlen=max(WINDOWS))
 
     def update(self, actuals: np.ndarray, predictions: np.ndarray) -> None:
         """(n,), (n,)."""
-        errors = np.abs(actuals - predictions)
-        nonzero = actuals != 0
-        ratios = np.divide(errors, np.abs(actuals), out=np.zeros_like(errors), where=nonzero)
-        steps = np.column_stack([errors, errors**2, ratios, nonzero])
-        self._totals = np.cumsum(np.vstack([self._totals, steps]), axis=0)[-1]
-        self.count += len(actuals)
-        keep = self._last.maxlen or 0
-        self._last.extend(zip(actuals[-keep:].tolist(), predictions[-keep:].tolist(), strict=True))
+        pairs = list(zip(actuals.tolist(), predictions.tolist(), strict=True))
+        for actual, prediction in pairs:
+            error = abs(actual - prediction)
+            self._absolute += error
+            self._squared += error * error
+            if actual:
+                self._relative += error / abs(actual)
+                self._nonzero += 1
+        self.count += len(pairs)
+        self._last.extend(pairs)
 
     def summary(self) -> dict[str, float]:
         """`mae`, `mse`, `rmse`, `mape` over all, and with `_5`, `_10`, `_20`; NaN before the first."""
-        absolute, squared, ratio, nonzero = self._totals.tolist()
-        result = {"count": float(self.count), **_metrics("", absolute, squared, self.count, ratio, nonzero)}
+        sums = self._absolute, self._squared, self.count, self._relative, self._nonzero
+        result = {"count": float(self.count), **_metrics("", *sums)}
         last = list(self._last)
         for window in WINDOWS:
             pairs = last[-window:]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from mlplatform.errors import PlatformError, TransientError
@@ -61,7 +63,7 @@ class Journal(LocalDatabase):
         event_time INTEGER NOT NULL,
         ingested_at INTEGER NOT NULL,
         value REAL NOT NULL,
-        lags TEXT
+        lags BLOB
     );
     CREATE TABLE answers (
         series_id TEXT NOT NULL,
@@ -69,8 +71,8 @@ class Journal(LocalDatabase):
         answer TEXT NOT NULL,
         PRIMARY KEY (series_id, observation_id)
     ) WITHOUT ROWID;
-    CREATE TABLE journal (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-    INSERT INTO journal VALUES ('next_position', 0), ('forgotten', 0);
+    CREATE TABLE journal (forgotten INTEGER NOT NULL);
+    INSERT INTO journal VALUES (0);
     """
     other_format = (
         "{path} is a journal of format {found}, and this mlplatform knows {known}: start once more the"
@@ -79,15 +81,22 @@ class Journal(LocalDatabase):
     in_use = JournalInUse
     unavailable = JournalUnavailable
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        with self._told():
+            query = "SELECT forgotten, (SELECT max(position) FROM entries) FROM journal"
+            self._forgotten, last = self._database.execute(query).fetchone()
+        self._next_position = self._forgotten if last is None else last + 1
+
     @property
     def next_position(self) -> int:
         """Position of the next entry: one after the last that was ever appended."""
-        return self._value("next_position")
+        return self._next_position
 
     @property
     def forgotten(self) -> int:
         """Entries below this position are no longer here: the table has them."""
-        return self._value("forgotten")
+        return self._forgotten
 
     def answer(self, series_id: str, observation_id: str) -> dict[str, Any] | None:
         """What was answered for this observation; None if it is new."""
@@ -107,7 +116,7 @@ class Journal(LocalDatabase):
         """
         if not entries:
             return
-        first = self.next_position
+        first = self._next_position
         if [entry.position for entry in entries] != list(range(first, first + len(entries))):
             raise ValueError(f"the journal is at position {first}, and was given {entries[0].position}…")
         rows = [
@@ -119,7 +128,7 @@ class Journal(LocalDatabase):
                 _micros(each.event_time),
                 _micros(each.ingested_at),
                 each.value,
-                None if each.lags is None else json.dumps(each.lags),
+                None if each.lags is None else array("d", each.lags).tobytes(),
             )
             for each in entries
         ]
@@ -130,7 +139,7 @@ class Journal(LocalDatabase):
             except sqlite3.IntegrityError as error:
                 raise ValueError("an observation is in the journal already") from error
             database.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            self._set("next_position", first + len(entries))
+        self._next_position = first + len(entries)
 
     def since(self, position: int, limit: int = 100_000) -> list[Entry]:
         """The entries from `position` on that are still here, in order."""
@@ -150,7 +159,7 @@ class Journal(LocalDatabase):
                 value,
                 json.loads(answer),
                 _time(ingested_at),
-                None if lags is None else tuple(json.loads(lags)),
+                None if lags is None else tuple(array("d", lags)),
             )
             for position, series_id, offset, observation_id, at, ingested_at, value, lags, answer in rows
         ]
@@ -159,7 +168,8 @@ class Journal(LocalDatabase):
         """Removes the entries below `position`, which the table has now; their answers stay."""
         with self._told(), self._transaction() as database:
             database.execute("DELETE FROM entries WHERE position < ?", (position,))
-            self._set("forgotten", max(position, self._value("forgotten")))
+            database.execute("UPDATE journal SET forgotten = max(?, forgotten)", (position,))
+        self._forgotten = max(position, self._forgotten)
 
     def restore(self, next_position: int, answers: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
         """Fills a journal that is new (its disk was lost) with what the table knows.
@@ -173,15 +183,8 @@ class Journal(LocalDatabase):
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)",
                 [(series_id, name, json.dumps(answer)) for series_id, name, answer in answers],
             )
-            self._set("next_position", next_position)
-            self._set("forgotten", next_position)
-
-    def _value(self, name: str) -> int:
-        with self._told():
-            return self._database.execute("SELECT value FROM journal WHERE name = ?", (name,)).fetchone()[0]
-
-    def _set(self, name: str, value: int) -> None:
-        self._database.execute("UPDATE journal SET value = ? WHERE name = ?", (value, name))
+            database.execute("UPDATE journal SET forgotten = ?", (next_position,))
+        self._next_position = self._forgotten = next_position
 
 
 def _micros(time: datetime) -> int:

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 
-from asgi_correlation_id import CorrelationIdMiddleware, correlation_id
-from fastapi import FastAPI, Request, Response
+from asgi_correlation_id import CorrelationIdMiddleware
+from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
@@ -28,7 +27,9 @@ from prometheus_client import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlplatform.errors import TransientError
-from mlplatform.services.security import Refused, Tokens, scope
+from mlplatform.services.direct import Direct, DirectRoute
+from mlplatform.services.refusals import DETAIL, Refused, failed, invalid, refusal, unavailable
+from mlplatform.services.security import Tokens, scope
 from mlplatform.settings import ConfigurationError, Settings
 
 LONGEST_BODY_BYTES = 64 * 1024
@@ -55,7 +56,7 @@ def create_app(
     """An application without the routes of its service.
 
     Besides pages about itself (/docs, /openapi.json) it has GET /ready and GET /metrics. The service puts its
-    collectors into `app.state.registry`.
+    collectors into `app.state.registry`, and what is to be answered without FastAPI into `app.state.direct`.
 
     Args:
         lifespan: opens and closes what the service works with.
@@ -77,8 +78,10 @@ def create_app(
     )
     app.state.tokens = Tokens(settings)
     app.state.registry = CollectorRegistry()
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(TransientError, _unavailable)
+    direct: dict[str, DirectRoute] = {}
+    app.state.direct = direct
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(TransientError, unavailable)
 
     @app.get("/ready", tags=["operation"], responses={503: {"description": "Not yet, or no more"}})
     async def ready() -> dict[str, str]:
@@ -98,6 +101,7 @@ def create_app(
         """In Prometheus' text format."""
         return Response(generate_latest(app.state.registry), media_type=CONTENT_TYPE_LATEST)
 
+    app.add_middleware(Direct, routes=direct, tokens=app.state.tokens)
     app.add_middleware(
         _Observed, registry=app.state.registry, rate=_rate(settings.rate_limit), tokens=app.state.tokens
     )
@@ -115,11 +119,6 @@ def create_app(
     return app
 
 
-DETAIL = {
-    "type": "object",
-    "properties": {"detail": {"description": "What is wrong, and the remedy"}},
-    "required": ["detail"],
-}
 REFUSALS = {
     400: "The body could not be read",
     401: "No token, or one that nobody has",
@@ -166,7 +165,7 @@ class _Observed:
 
         try:
             if refused := self._refusal(scope):
-                await _reply(refused)(scope, receive, observed)
+                await refusal(refused)(scope, receive, observed)
             else:
                 await self._app(scope, _limited(receive), observed)
         except Exception:
@@ -175,7 +174,7 @@ class _Observed:
             log.exception("a request failed")
             if status is not None:
                 raise
-            await _failed()(scope, receive, observed)
+            await failed()(scope, receive, observed)
         finally:
             self._tell(scope, status or 500, time.perf_counter() - began)
 
@@ -226,27 +225,6 @@ def _limited(receive: Receive) -> Receive:
         return message
 
     return limited
-
-
-def _reply(refused: Refused) -> JSONResponse:
-    return JSONResponse({"detail": refused.detail}, refused.status_code, headers=refused.headers)
-
-
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """FastAPI's reply, without what was sent: it may be NaN, which JSON has no word for, or a secret."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - handlers are typed for any exception
-    problems = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
-    return JSONResponse({"detail": problems}, 422)
-
-
-async def _unavailable(_: Request, error: Exception) -> JSONResponse:
-    log.error("%s", error)
-    return _reply(Refused(503, str(error), {"Retry-After": "1"}))
-
-
-def _failed() -> JSONResponse:
-    said = {"detail": "the service failed; its log says why", "correlation_id": correlation_id.get()}
-    return JSONResponse(said, 500)
 
 
 def _rate(text: str | None) -> RateLimitItem | None:

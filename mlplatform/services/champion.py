@@ -51,7 +51,8 @@ from mlplatform.services.models import (
     _call,
     _unfit_id,
 )
-from mlplatform.services.security import Refused, scope
+from mlplatform.services.refusals import Refused
+from mlplatform.services.security import scope
 from mlplatform.settings import ConfigurationError, Settings
 
 CHAMPION, CHALLENGER = "champion", "challenger"

@@ -27,11 +27,12 @@ from mlplatform.io.leases import LeaseHeld
 from mlplatform.io.object_store import Conflict, StoreUnavailable
 from mlplatform.io.online_store import OnlineStore, OnlineStoreUnavailable
 from mlplatform.io.sources.replay import parse_time
-from mlplatform.services.app import DETAIL, create_app
+from mlplatform.services.app import create_app
 from mlplatform.services.feature_log import NAME, FeatureLog, NotOwner, Series, move_on
 from mlplatform.services.group_commit import GroupCommit
 from mlplatform.services.online_features import OnlineFeatures
-from mlplatform.services.security import Refused, scope
+from mlplatform.services.refusals import DETAIL, Refused
+from mlplatform.services.security import scope
 from mlplatform.settings import FIRST_SERVICE_SHARD, Settings
 
 LONGEST_ID = 200

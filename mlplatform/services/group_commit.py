@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from mlplatform.io.journal import Entry, Journal
 
@@ -13,15 +14,24 @@ class GroupCommit:
     """Appends entries to a journal, as many at once as have come while the disk was busy.
 
     Belongs to one event loop.
+
+    Args:
+        ended: is told of the entries of each append, and why it failed (None: they are on the disk), before
+            who waits for them goes on; also of entries for which nobody waits any more.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        ended: Callable[[Sequence[Entry], BaseException | None], None] = lambda entries, error: None,
+    ) -> None:
         self._journal = journal
+        self._ended = ended
         # The threads that all share may be busy with a store that is slow.
         self._disk = ThreadPoolExecutor(1, "journal")
         self._waiting: list[Entry] = []
         self._done: asyncio.Future[None] | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -36,30 +46,35 @@ class GroupCommit:
         """
         if self._done is None:
             self._done = asyncio.get_running_loop().create_future()
+        done = self._done
         self._waiting.append(entry)
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write())
+        if self._writing is None:
+            self._write()
         # Who leaves does not take the others' commit along.
-        await asyncio.shield(self._done)
+        await asyncio.shield(done)
 
     async def drain(self) -> None:
         """Returns when nothing waits any more."""
-        while self._writer is not None:
-            await asyncio.wait([self._writer])
+        while self._writing is not None:
+            await asyncio.wait([self._writing])
 
-    async def _write(self) -> None:
+    def _write(self) -> None:
+        entries, done = self._take()
         loop = asyncio.get_running_loop()
-        try:
-            while self._waiting:
-                entries, done = self._take()
-                try:
-                    await loop.run_in_executor(self._disk, self._journal.append, entries)
-                except BaseException as error:
-                    self._fail(done, error)
-                    return
-                done.set_result(None)
-        finally:
-            self._writer = None
+        self._writing = loop.run_in_executor(self._disk, self._journal.append, entries)
+        self._writing.add_done_callback(partial(self._written, entries, done))
+
+    def _written(
+        self, entries: Sequence[Entry], done: asyncio.Future[None], writing: asyncio.Future[None]
+    ) -> None:
+        self._writing = None
+        if error := writing.exception():
+            self._fail(entries, done, error)
+            return
+        self._ended(entries, None)
+        done.set_result(None)
+        if self._waiting:
+            self._write()
 
     def _take(self) -> tuple[Sequence[Entry], asyncio.Future[None]]:
         assert self._done is not None  # noqa: S101 - set before anything waits
@@ -67,11 +82,13 @@ class GroupCommit:
         self._waiting, self._done = [], None
         return taken
 
-    def _fail(self, done: asyncio.Future[None], error: BaseException) -> None:
+    def _fail(self, entries: Sequence[Entry], done: asyncio.Future[None], error: BaseException) -> None:
         """What waits behind a failed entry has a position that the journal will not reach."""
-        failed = [done]
+        failed = [(entries, done)]
         if self._done is not None:
-            failed.append(self._done)
-            self._waiting, self._done = [], None
-        for each in failed:
-            each.set_exception(error)
+            failed.append(self._take())
+        for lost, waited_for in failed:
+            self._ended(lost, error)
+            waited_for.set_exception(error)
+            # Looked at, lest the loop complains where nobody waits any more.
+            waited_for.exception()

@@ -23,8 +23,9 @@ from mlplatform.io import declaration
 from mlplatform.io.cursor import Cursor
 from mlplatform.io.sources.price import COINBASE, PriceSource, PriceUnavailable
 from mlplatform.io.sources.replay import ReplaySource, parse_time
-from mlplatform.services.app import DETAIL, create_app
-from mlplatform.services.security import Refused, scope
+from mlplatform.services.app import create_app
+from mlplatform.services.refusals import DETAIL, Refused
+from mlplatform.services.security import scope
 from mlplatform.settings import Settings
 
 DEFAULT_REPLAY = "retail_employment"

@@ -39,7 +39,7 @@ from mlplatform.io.snapshots import SnapshotStore
 from mlplatform.io.states import State, StateStore, versions_of
 from mlplatform.io.tables import Table
 from mlplatform.services.group_commit import GroupCommit
-from mlplatform.services.security import Refused
+from mlplatform.services.refusals import Refused
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class Learner:
             NotOwner: the journal is not the shard's.
         """
         self._journal = await asyncio.to_thread(Journal, self.journal_path)
-        self._commits = GroupCommit(self._journal)
+        self._commits = GroupCommit(self._journal, self._committed)
         try:
             await asyncio.wait_for(self.recovered(), START_SECONDS)
         except (TransientError, TimeoutError) as error:
@@ -268,12 +268,13 @@ class Learner:
             Refused: the call is not fit (422), or somebody else owns the series (409); no model has changed.
             TransientError: it had no effect; the same call may be made again.
         """
-        key = (call.series_id, call.observation_id or uuid.uuid4().hex)
+        if call.observation_id is None:
+            return await self._learn(call, uuid.uuid4().hex)
+        key = (call.series_id, call.observation_id)
         if key in self._in_work:
             self.duplicates += 1
         else:
-            work = self._learn if call.observation_id is None else self._learn_once
-            self._in_work[key] = asyncio.create_task(work(call, key[1]))
+            self._in_work[key] = asyncio.create_task(self._learn_once(call, call.observation_id))
             self._in_work[key].add_done_callback(lambda _: self._in_work.pop(key))
         # Who leaves does not take along what others wait for.
         return await asyncio.shield(self._in_work[key])
@@ -349,11 +350,16 @@ class Learner:
         try:
             await self._commits.commit(entry)
         except (JournalUnavailable, ValueError) as error:
-            self._discard(state, str(error))
             raise Unavailable(f"{error}; this observation was not learned, give it again") from None
-        self._durable = max(self._durable, entry.position + 1)
-        self._told(entry)
         return entry.answer
+
+    def _committed(self, entries: Sequence[Entry], error: BaseException | None) -> None:
+        if error is not None:
+            self._discard(str(error))
+            return
+        self._durable = entries[-1].position + 1
+        for entry in entries:
+            self._told(entry)
 
     def _predict_and_learn(self, state: Learned, call: Call, observation_id: str) -> Entry:
         if call.series_id in state.models.behind:
@@ -374,7 +380,7 @@ class Learner:
                 )
         except (ModelError, ArithmeticError) as error:
             # It may have changed the estimator before it stopped.
-            self._discard(state, f"{self.name} could not learn {call.series_id!r}: {error}", rest=False)
+            self._discard(f"{self.name} could not learn {call.series_id!r}: {error}", rest=False)
             raise self.refuse(f"{self.name} cannot learn this: {error}", call) from None
         state.models.models[self.recipe.name, call.series_id] = model
         now = datetime.now(UTC)
@@ -398,9 +404,9 @@ class Learner:
         state.position += 1
         return entry
 
-    def _discard(self, state: Learned, reason: str, rest: bool = True) -> None:
+    def _discard(self, reason: str, rest: bool = True) -> None:
         """The models have learned what nobody was answered for: they are made again."""
-        if self._state is not state:
+        if self._state is None:
             return
         log.error("%s makes its models again: %s", self.name, reason)
         self._state = None

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -30,10 +30,12 @@ from mlplatform.domain.recipes import load_recipes
 from mlplatform.io import declaration
 from mlplatform.io.journal import Entry
 from mlplatform.io.results import FORECAST_STEPS
-from mlplatform.services.app import DETAIL, create_app
+from mlplatform.services.app import create_app
+from mlplatform.services.direct import DirectRoute
 from mlplatform.services.learner import Call, Learner, ServiceStores
 from mlplatform.services.pipeline_models import PipelineModels
-from mlplatform.services.security import Refused, scope
+from mlplatform.services.refusals import DETAIL, Refused
+from mlplatform.services.security import scope
 from mlplatform.settings import ConfigurationError, Settings
 
 # The seed's names of models, and our recipes.
@@ -274,9 +276,12 @@ def application(settings: Settings, names: Sequence[str] = ()) -> FastAPI:
     app.state.served = {}
     for name, recipe in recipes.items():
         router = _routes(name)
-        app.include_router(router, prefix="" if single else f"/models/{name}", tags=[name])
-        if not single and recipe.name != name:
-            app.include_router(router, prefix=f"/models/{recipe.name}", include_in_schema=False)
+        # Below our own name of the model too, for whoever knows that one.
+        prefixes = [""] if single else dict.fromkeys((f"/models/{name}", f"/models/{recipe.name}"))
+        for at, prefix in enumerate(prefixes):
+            app.include_router(router, prefix=prefix, tags=[name], include_in_schema=at == 0)
+            for route in _direct_routes(prefix, lambda name=name: app.state.served[name]):
+                app.state.direct[route.path] = route
     if not single:
         app.include_router(champion.router, prefix="/models/champion", tags=["champion"])
     app.include_router(_common_routes(recipes, health=not single))
@@ -330,13 +335,7 @@ def _routes(name: str) -> APIRouter:
         ] = None,
     ) -> JSONResponse:
         """Predicts the target, then learns it; answers when both are on the disk."""
-        model = served(request)
-        observation_id = idempotency_key if observed.observation_id is None else observed.observation_id
-        call = _call(model, observed, observation_id)
-        state = model.learner.state
-        if state is None or observed.series_id not in state.last:
-            await model.pipeline.look()
-        return JSONResponse(await model.learner.learn(call))
+        return JSONResponse(await _learned(served(request), observed, idempotency_key))
 
     @router.post(
         "/predict",
@@ -346,8 +345,7 @@ def _routes(name: str) -> APIRouter:
     )
     async def predict(request: Request, asked: Features) -> JSONResponse:
         """Predicts the next value, and learns nothing."""
-        (value,) = await _ahead(served(request), asked, 1)
-        return JSONResponse({"prediction": value})
+        return JSONResponse(await _predicted(served(request), asked))
 
     @router.post(
         "/predict_many",
@@ -451,6 +449,27 @@ def _common_routes(recipes: dict[str, Recipe], health: bool) -> APIRouter:
             return _health(request.app.state.served.values())
 
     return router
+
+
+def _direct_routes(prefix: str, served: Callable[[], Served]) -> Iterator[DirectRoute]:
+    """What clients ask of one model again and again."""
+    yield DirectRoute(
+        f"{prefix}/predict_learn", WRITE, Observed, lambda body, key: _learned(served(), body, key)
+    )
+    yield DirectRoute(f"{prefix}/predict", READ, Features, lambda body, key: _predicted(served(), body))
+
+
+async def _learned(served: Served, observed: Observed, key: str | None) -> dict[str, Any]:
+    call = _call(served, observed, key if observed.observation_id is None else observed.observation_id)
+    state = served.learner.state
+    if state is None or observed.series_id not in state.last:
+        await served.pipeline.look()
+    return await served.learner.learn(call)
+
+
+async def _predicted(served: Served, asked: Features) -> dict[str, Any]:
+    (value,) = await _ahead(served, asked, 1)
+    return {"prediction": value}
 
 
 def _call(served: Served, observed: Observed, observation_id: str | None) -> Call:

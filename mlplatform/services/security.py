@@ -6,20 +6,14 @@ import hashlib
 import json
 from typing import Annotated, Any
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from mlplatform.services.refusals import Refused
 from mlplatform.settings import ConfigurationError, Settings
 
 # 401 comes from us, not from FastAPI, so that it has the shape of every other refusal.
 _bearer = HTTPBearer(auto_error=False, description="A token of MLPLATFORM_API_TOKENS")
-
-
-class Refused(HTTPException):
-    """A reply that is no success: its status, and what the client is told."""
-
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(status, detail, headers)
 
 
 class Tokens:
@@ -39,6 +33,13 @@ class Tokens:
                 f"MLPLATFORM_API_TOKENS is not set; MLPLATFORM_ENV={settings.environment} needs it: "
                 '{"<SHA-256 of a token, in hex>": ["models:read", "models:write"]}'
             )
+
+    def allow(self, authorization: str, scope: str) -> bool:
+        """Whether the value of an `Authorization` header is enough for the scope."""
+        if not self.required:
+            return True
+        kind, _, token = authorization.partition(" ")
+        return kind.lower() == "bearer" and scope in (self.scopes(token) or ())
 
     def scopes(self, token: str) -> frozenset[str] | None:
         """None for a token that nobody has."""

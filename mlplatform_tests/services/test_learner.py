@@ -24,7 +24,7 @@ from mlplatform.io.tables import Table
 from mlplatform.local.stack import RunningStack
 from mlplatform.services import learner as module
 from mlplatform.services.learner import Call, Learner, NotOwner, ServiceStores
-from mlplatform.services.security import Refused
+from mlplatform.services.refusals import Refused
 from mlplatform.settings import FIRST_SERVICE_SHARD, Settings
 from mlplatform_tests.domain.recipe_checks import series
 from mlplatform_tests.services.proxy import Proxy
@@ -297,11 +297,13 @@ def test_a_full_disk_is_told_and_leaves_no_trace(settings: Settings, monkeypatch
             database.execute(f"PRAGMA max_page_count = {pages}")
             # A name that needs pages of its own.
             full = call(40, observation_id="x" * 100_000)
-            results = await asyncio.gather(
-                learner.learn(full),
-                learner.learn(call(41)),
-                return_exceptions=True,
-            )
+
+            async def behind() -> dict[str, Any]:
+                while not learner.waiting:
+                    await asyncio.sleep(0)
+                return await learner.learn(call(41))
+
+            results = await asyncio.gather(learner.learn(full), behind(), return_exceptions=True)
             assert all(isinstance(each, TransientError) for each in results), results
             assert "full" in str(results[0])
             assert learner.degraded

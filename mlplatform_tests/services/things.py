@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from mlplatform.errors import TransientError
 from mlplatform.services import logs
 from mlplatform.services.app import create_app
-from mlplatform.services.security import Refused, scope
+from mlplatform.services.refusals import Refused
+from mlplatform.services.security import scope
 from mlplatform.services.server import Service, listening, serve
 from mlplatform.settings import Settings
 
