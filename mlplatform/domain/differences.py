@@ -34,7 +34,8 @@ class Differences:
     @cached_property
     def _terms(self) -> list[tuple[int, float]]:
         """The lags that a difference is made of, with their coefficients."""
-        return [(int(shift), float(self._coefficients[shift])) for shift in np.flatnonzero(self._coefficients)]
+        shifts = np.flatnonzero(self._coefficients).tolist()
+        return [(shift, float(self._coefficients[shift])) for shift in shifts]
 
     def reference(self, lags: np.ndarray) -> np.ndarray:
         """What is added to z to get y: (n, lags) -> (n,)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from numbers import Real
 from typing import cast
 
@@ -14,6 +14,8 @@ from mlplatform.errors import PlatformError
 
 # Models square values and multiply the squares: what is larger would stop them at an overflow.
 LARGEST = 1e30
+# A producer's clock may be fast; what is dated later than this would block its series.
+BELIEVED_CLOCK_ERROR = timedelta(days=1)
 
 
 class SourceError(PlatformError):
@@ -137,10 +139,32 @@ def _reason_to_refuse(
         return f"too large: its size is above {LARGEST:g}"
     if event_time is None:
         return "no event time"
-    if until is not None and event_time > until:
-        return f"early: {event_time.isoformat()} is still to come"
+    if early := _early(event_time, until):
+        return early
     if (submission.series_id, submission.observation_id) in known:
         return f"duplicate: observation {submission.observation_id!r} is in the log"
-    if tail.last_event_time is not None and event_time <= tail.last_event_time:
-        return f"late: the series is already at {tail.last_event_time.isoformat()}"
+    if late := _late(event_time, tail.last_event_time):
+        return late
     return band.reason(number, tail.values)
+
+
+def untimely(event_time: datetime, last: datetime | None, until: datetime | None) -> str | None:
+    """Why an observation of this time cannot follow the last one of its series; None if it can."""
+    return _early(event_time, until) or _late(event_time, last)
+
+
+def following(now: datetime, last: datetime | None) -> datetime:
+    """The time of an observation that comes without one: clocks are put back, and tick too slowly."""
+    return now if last is None else max(now, last + timedelta(microseconds=1))
+
+
+def _early(event_time: datetime, until: datetime | None) -> str | None:
+    if until is None or event_time <= until:
+        return None
+    return f"early: {event_time.isoformat()} is still to come"
+
+
+def _late(event_time: datetime, last: datetime | None) -> str | None:
+    if last is None or event_time > last:
+        return None
+    return f"late: the series is already at {last.isoformat()}"

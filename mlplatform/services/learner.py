@@ -27,7 +27,14 @@ import numpy as np
 
 from mlplatform.domain.families import Families, Family
 from mlplatform.domain.model import Model, ModelError, ModelSet
-from mlplatform.domain.observations import LARGEST, Refusal, Submission
+from mlplatform.domain.observations import (
+    BELIEVED_CLOCK_ERROR,
+    LARGEST,
+    Refusal,
+    Submission,
+    following,
+    untimely,
+)
 from mlplatform.domain.recipe import Recipe
 from mlplatform.errors import PlatformError, TransientError
 from mlplatform.io.journal import Entry, Journal, JournalUnavailable
@@ -368,7 +375,9 @@ class Learner:
         model = state.model(call.series_id) or Model(self.recipe, family)
         lags, available = model.shown(np.array(call.lags or (), dtype=float))
         known = tuple(lags[:available].tolist())
-        if reason := _unfit(call, known, family):
+        now, last = datetime.now(UTC), state.last.get(call.series_id)
+        before = last.event_time if last else None
+        if reason := _unfit(call, known, family) or _untimely(call, before, now):
             raise self.refuse(reason, call)
         offset = model.next_offset
         try:
@@ -383,13 +392,12 @@ class Learner:
             self._discard(f"{self.name} could not learn {call.series_id!r}: {error}", rest=False)
             raise self.refuse(f"{self.name} cannot learn this: {error}", call) from None
         state.models.models[self.recipe.name, call.series_id] = model
-        now = datetime.now(UTC)
         entry = Entry(
             state.position,
             call.series_id,
             offset,
             observation_id,
-            call.event_time or now,
+            call.event_time or following(now, before),
             call.value,
             {
                 "prediction": prediction,
@@ -624,6 +632,13 @@ def _unfit(call: Call, known: Sequence[float], family: Family) -> str | None:
     if abs(call.value) > LARGEST or any(abs(each) > LARGEST for each in call.lags or ()):
         return f"too large: the size of target and features must not be above {LARGEST:g}"
     return family.band.reason(call.value, known)
+
+
+def _untimely(call: Call, before: datetime | None, now: datetime) -> str | None:
+    """Why the time of a call cannot follow the series' last; our own time is as it must be."""
+    if call.event_time is None:
+        return None
+    return untimely(call.event_time, before, now + BELIEVED_CLOCK_ERROR)
 
 
 def _answers(served: pa.Table) -> list[tuple[str, str, dict[str, Any]]]:

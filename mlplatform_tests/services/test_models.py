@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,28 @@ def test_a_call_that_is_made_again_gets_its_first_answer(settings: Settings) -> 
         assert by_header["observation_id"] == "b"
         assert told(service.get("/model_metrics"))["default"]["count"] == 10
         assert learn(service, 10, 30) == expected("linear", 30)[0][10:]
+
+
+def test_times_of_a_series_do_not_go_back(settings: Settings) -> None:
+    """G6, and no clock that is fast makes everything after it late."""
+    soon = datetime.now(UTC) + timedelta(hours=1)
+
+    def tell(opened: TestClient, at: int, **fields: Any) -> tuple[int, str]:
+        reply = opened.post("/predict_learn", json=body(at, **fields))
+        return reply.status_code, str(reply.json().get("detail", ""))[:5]
+
+    with client(settings) as opened:
+        first = body(0, event_time="2020-02-01T00:00:00Z", observation_id="first")
+        answer = opened.post("/predict_learn", json=first).json()
+        assert tell(opened, 1, event_time="2020-01-01T00:00:00Z") == (422, "late:")
+        assert tell(opened, 1, event_time="2020-02-01T01:00:00+01:00") == (422, "late:")
+        assert tell(opened, 1, event_time=(soon + timedelta(days=1)).isoformat()) == (422, "early")
+        assert tell(opened, 1, event_time=soon.isoformat()) == (200, "")
+        assert tell(opened, 2) == (200, "")
+        assert opened.post("/predict_learn", json=first).json() == answer
+    with client(settings) as again:
+        assert tell(again, 3, event_time=soon.isoformat()) == (422, "late:")
+        assert tell(again, 3) == (200, "")
 
 
 def test_asking_changes_nothing(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from mlplatform.components.online_learning.features import load_tails
 from mlplatform.components.online_learning.graph import RETRY, OnlineGraph, owned_shard
 from mlplatform.components.online_learning.schema import column_schema
-from mlplatform.domain.observations import SourceError, Submission, Tail, admit
+from mlplatform.domain.observations import BELIEVED_CLOCK_ERROR, SourceError, Submission, Tail, admit
 from mlplatform.io.object_store import Conflict
 from mlplatform.io.observation_log import (
     LOG,
@@ -27,8 +27,6 @@ from mlplatform.resources.io_managers import Append
 from mlplatform.resources.stores import Stores
 
 FEW_SERIES = 20
-# A producer's clock may be fast; what is dated later than this would block its series.
-BELIEVED_CLOCK_ERROR = timedelta(days=1)
 WARN_AFTER, FAIL_AFTER = timedelta(minutes=3), timedelta(minutes=10)
 
 
