@@ -193,6 +193,11 @@ class Settings:
         )
 
     @property
+    def most_series(self) -> int:
+        """How many series a service takes: each has a place in its memory, and in each snapshot."""
+        return int(self._number("MLPLATFORM_MOST_SERIES", 10_000))
+
+    @property
     def labelled_series(self) -> int:
         """Of how many series a model service's metrics tell each; the rest are only counted."""
         return int(self._number("MLPLATFORM_LABELLED_SERIES", 100))

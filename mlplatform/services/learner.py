@@ -169,6 +169,7 @@ class Learner:
         self._claimed = claimed
         self._told = told
         self._seconds = stores.settings.flush_seconds
+        self._most_series = stores.settings.most_series
         self._stream = prediction_stream(recipe.name, self.shard)
         self._owner = owner_stream(self.shard) + f"/{recipe.name}"
         self._state: Learned | None = None
@@ -348,10 +349,8 @@ class Learner:
         if time.monotonic() < self._rest_until:
             raise Unavailable(f"{self._trouble}; this observation was not learned, give it again")
         state = await self.recovered()
-        if call.series_id not in state.last and self._claimed(call.series_id):
-            raise Refused(
-                409, f"series {call.series_id!r} belongs to the pipeline, which learns it: push it there"
-            )
+        if call.series_id not in state.last:
+            self._check_new(call.series_id, len(state.last))
         # Nothing is awaited from here until the entry has its place in the journal.
         entry = self._predict_and_learn(state, call, observation_id)
         try:
@@ -359,6 +358,21 @@ class Learner:
         except (JournalUnavailable, ValueError) as error:
             raise Unavailable(f"{error}; this observation was not learned, give it again") from None
         return entry.answer
+
+    def _check_new(self, series_id: str, count: int) -> None:
+        """Whether the service may take a further series.
+
+        Raises:
+            Refused: it is somebody else's, or there are too many already.
+        """
+        if self._claimed(series_id):
+            raise Refused(409, f"series {series_id!r} belongs to the pipeline, which learns it: push it there")
+        if count >= self._most_series:
+            raise Refused(
+                409,
+                f"{self.name} has {count} series, and takes no more: raise MLPLATFORM_MOST_SERIES if its"
+                " memory allows, or send this one to another shard",
+            )
 
     def _committed(self, entries: Sequence[Entry], error: BaseException | None) -> None:
         if error is not None:

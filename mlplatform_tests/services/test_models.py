@@ -251,6 +251,17 @@ def test_times_of_a_series_do_not_go_back(settings: Settings) -> None:
         assert tell(again, 3) == (200, "")
 
 
+def test_clients_cannot_make_series_without_end(settings: Settings) -> None:
+    with client(changed(settings, MLPLATFORM_MOST_SERIES="2")) as service:
+
+        def status(series_id: str) -> int:
+            return service.post("/predict_learn", json=body(0, series_id=series_id)).status_code
+
+        assert [status(series_id) for series_id in ("a", "b", "c", "a", "c")] == [200, 200, 409, 200, 409]
+        refused = service.post("/predict_learn", json=body(0, series_id="c")).json()["detail"]
+        assert "MLPLATFORM_MOST_SERIES" in refused
+
+
 def test_asking_changes_nothing(settings: Settings) -> None:
     with client(settings) as service:
         learn(service, 0, 30)
