@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -26,7 +27,7 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlplatform.errors import TransientError
+from mlplatform.errors import PlatformError, TransientError
 from mlplatform.services.direct import Direct, DirectRoute
 from mlplatform.services.refusals import DETAIL, Refused, failed, invalid, refusal, unavailable
 from mlplatform.services.security import Tokens, scope
@@ -152,7 +153,7 @@ class _Observed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _in_words(send))
             return
         began = time.perf_counter()
         status: int | None = None
@@ -210,6 +211,18 @@ class _Observed:
                 status,
                 extra={"status": status, "milliseconds": round(1000 * seconds, 2)},
             )
+
+
+def _in_words(send: Send) -> Send:
+    """What keeps a service from starting is a sentence where we foresaw it, and a traceback elsewhere."""
+
+    async def in_words(message: Message) -> None:
+        error = sys.exc_info()[1]
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, PlatformError):
+            message = {**message, "message": str(error)}
+        await send(message)
+
+    return in_words
 
 
 def _limited(receive: Receive) -> Receive:

@@ -402,7 +402,7 @@ def _routes(name: str) -> APIRouter:
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
-    @router.get("/health", tags=["operation"])
+    @router.get("/health")
     async def health(request: Request) -> dict[str, Any]:
         """The process lives; `degraded` says what it does without."""
         return _health([served(request)])

@@ -10,16 +10,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Message
 
-from mlplatform.services.app import LONGEST_BODY_BYTES, LONGEST_CORRELATION_ID
-from mlplatform.settings import ConfigurationError
+from mlplatform.errors import PlatformError
+from mlplatform.services.app import LONGEST_BODY_BYTES, LONGEST_CORRELATION_ID, create_app
+from mlplatform.settings import ConfigurationError, Settings
 from mlplatform_tests.services.things import SECRET, application, main
 
 READER, WRITER = "a token that reads", "a token that writes"
@@ -389,3 +392,30 @@ def test_each_request_is_one_line_of_json_with_its_correlation_id() -> None:
     assert not [line for line in lines if line["correlation_id"] in ("asked-/ready", "asked-/metrics")]
     # And the trace is there once, under its id.
     assert said.count("Traceback") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(PlatformError("no disk; mount one"), "no disk; mount one"), (KeyError("x"), "Traceback")],
+)
+def test_what_keeps_a_service_from_starting_is_said_in_a_sentence_where_it_was_foreseen(
+    error: Exception, said: str
+) -> None:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        raise error
+        yield
+
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = create_app("Broken", "For tests", Settings({}), lifespan, lambda app: None)
+    with pytest.raises(type(error)):
+        asyncio.run(app({"type": "lifespan", "state": {}}, receive, send))
+    assert sent[0]["type"] == "lifespan.startup.failed"
+    assert sent[0]["message"].startswith(said)
