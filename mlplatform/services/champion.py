@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -220,8 +219,7 @@ class Champion:
                 known = await self._on_disk(self._journal.answer, series_id, observation_id)
                 if known is not None:
                     return known
-            at = call.event_time or datetime.now(UTC)
-            said = await self._said(replace(call, observation_id=observation_id, event_time=at))
+            said = await self._said(replace(call, observation_id=observation_id))
             standing = await self._standing(series_id)
             offset, contest = standing.next_offset, standing.contest
             predictions = {name: answer["prediction"] for name, answer in said.items()}

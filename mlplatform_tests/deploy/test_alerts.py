@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from mlplatform.domain.champion import WARM_UP
 from mlplatform.local.stack import RunningStack
 from mlplatform.services import features, ingestion, models
 from mlplatform.settings import Settings
@@ -113,15 +114,19 @@ def exported(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> d
             client(ingestion.application(settings)),
             client(features.application(settings)),
             client(models.application(settings, ["linear_regression"])),
+            client(models.application(settings, ["bagging_regressor", "ridge_regression"])),
         ]
         # Services recover after they have started to listen.
         assert eventually(lambda: all(each.get("/ready").is_success for each in services))
-        fetch, add, learn = services
+        fetch, add, learn, learn_all = services
         observation = fetch.get("/next").json()
         for value in (observation["target"], observation["target"] + 1):
             featured = add.post("/add", json={"series_id": f"a-{directory.name}", "value": value}).json()
             body = {"features": featured["features"], "target": value}
             assert learn.post("/predict_learn", json=body).status_code == 200
+        # As many as it takes to be champion, and one of which nobody knows anything.
+        for _ in range(WARM_UP + 1):
+            assert learn_all.post("/models/champion/predict_learn", json=body).status_code == 200
         for service in services:
             for family in text_string_to_metric_families(service.get("/metrics").text):
                 for suffix in SUFFIXES.get(family.type, ("",)):
@@ -144,7 +149,7 @@ def test_rules_and_dashboard_ask_for_what_the_services_tell(exported: dict[str, 
 
 def test_what_the_services_tell_of_themselves_is_shown(exported: dict[str, set[str]]) -> None:
     shown = {name for expression in asked() for name, _ in selectors(expression)}
-    own = {name for name in exported if name.startswith(("features_", "ingestion_", "model_"))}
+    own = {name for name in exported if name.startswith(("features_", "ingestion_", "model_", "ml_champion"))}
     # When a counter began says nothing to a person.
     assert {name for name in own if not name.endswith("_created")} - shown == set()
 
@@ -205,6 +210,24 @@ def test_the_six_panels_of_the_seed_are_there() -> None:
     for title, parts in wanted.items():
         for part in parts:
             assert part in by_title[title]
+
+
+def test_what_the_seed_could_not_show_is_there() -> None:
+    by_title = {panel["title"]: " ".join(target["expr"] for target in panel["targets"]) for panel in panels()}
+    for title, part in {
+        "Champion": "ml_champion{",
+        "Shadow against the champion": "ml_champion)",
+        "Who answers": "ml_champion_answers_total",
+        "Changes of champion": "ml_champion_changes_total{",
+        "MAE 20, and that of the value before": "ml_model_naive_mae_20{",
+        "Drift": "ml_model_drift_total{",
+        "Observation lag": "ml_model_last_event_timestamp_seconds{",
+        "Snapshot age": "model_snapshot_age_seconds",
+        "Queue depth": "model_queue_depth",
+        "Error budget left": "[30d]",
+        "Burn rate": "ratio_rate6h",
+    }.items():
+        assert part in by_title[title]
 
 
 def test_the_dashboard_is_one_that_grafana_can_place() -> None:
