@@ -1,4 +1,4 @@
-"""The stores that assets read and write, made from the settings when a run first uses them."""
+"""The stores that assets read and write, where the environment says when a run first uses them."""
 
 from __future__ import annotations
 
@@ -6,67 +6,13 @@ from functools import cached_property
 
 import dagster as dg
 
-from mlplatform.io.champion_tracking import ChampionTracking
-from mlplatform.io.failures import Failures
-from mlplatform.io.feature_table import FEATURES
-from mlplatform.io.leases import Leases
-from mlplatform.io.object_store import ObjectStore
-from mlplatform.io.observation_log import LOG, QUARANTINE
-from mlplatform.io.online_store import OnlineStore
-from mlplatform.io.prediction_table import PREDICTIONS
-from mlplatform.io.results import Frames
-from mlplatform.io.signing import Signer
-from mlplatform.io.snapshots import SnapshotStore
-from mlplatform.io.sources.push import INBOX
-from mlplatform.io.states import StateStore
-from mlplatform.io.tables import Table
+from mlplatform.io import stores
 from mlplatform.settings import Settings
 
-TABLES = {spec.name: spec for spec in (LOG, QUARANTINE, FEATURES, PREDICTIONS, INBOX)}
 
-
-class Stores(dg.ConfigurableResource):
-    """Object store, tables, snapshots and online store of this environment."""
+class Stores(dg.ConfigurableResource, stores.Stores):
+    """The stores of this environment, as a resource."""
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> Settings:  # pyright: ignore[reportIncompatibleVariableOverride]
         return Settings.load()
-
-    @cached_property
-    def objects(self) -> ObjectStore:
-        return ObjectStore(self.settings.s3)
-
-    @cached_property
-    def snapshots(self) -> SnapshotStore:
-        return SnapshotStore(self.objects, Signer.from_settings(self.settings))
-
-    @cached_property
-    def states(self) -> StateStore:
-        return StateStore(self.snapshots)
-
-    @cached_property
-    def frames(self) -> Frames:
-        return Frames(self.objects)
-
-    @cached_property
-    def failures(self) -> Failures:
-        return Failures(self.objects)
-
-    @cached_property
-    def leases(self) -> Leases:
-        return Leases(self.objects, self.settings.lease_seconds)
-
-    @cached_property
-    def online(self) -> OnlineStore:
-        return OnlineStore(self.settings.redis_url, self.settings.s3.prefix)
-
-    @cached_property
-    def champion_tracking(self) -> ChampionTracking:
-        return ChampionTracking(self.objects, self.settings)
-
-    @cached_property
-    def _tables(self) -> dict[str, Table]:
-        return {name: Table(spec, self.objects) for name, spec in TABLES.items()}
-
-    def table(self, name: str) -> Table:
-        return self._tables[name]

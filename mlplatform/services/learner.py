@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,16 +37,14 @@ from mlplatform.domain.observations import (
 from mlplatform.domain.recipe import Recipe
 from mlplatform.errors import PlatformError, TransientError
 from mlplatform.io.journal import Entry, Journal, JournalUnavailable
-from mlplatform.io.object_store import Conflict, ObjectStore
+from mlplatform.io.object_store import Conflict
 from mlplatform.io.observation_log import QUARANTINE, owner_stream, quarantine_rows
 from mlplatform.io.prediction_table import PREDICTIONS, prediction_stream, served_rows, shown_rows
-from mlplatform.io.signing import Signer
-from mlplatform.io.snapshots import SnapshotStore
-from mlplatform.io.states import State, StateStore, versions_of
+from mlplatform.io.states import State, versions_of
+from mlplatform.io.stores import Stores
 from mlplatform.io.tables import Table
 from mlplatform.services.group_commit import GroupCommit
 from mlplatform.services.refusals import Refused
-from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,33 +103,6 @@ class Learned:
         return self.models.models.get((self.models.recipes[0].name, series_id))
 
 
-class ServiceStores:
-    """The stores of a service, opened when they are first used."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    @cached_property
-    def objects(self) -> ObjectStore:
-        return ObjectStore(self.settings.s3)
-
-    @cached_property
-    def snapshots(self) -> SnapshotStore:
-        return SnapshotStore(self.objects, Signer.from_settings(self.settings))
-
-    @cached_property
-    def states(self) -> StateStore:
-        return StateStore(self.snapshots)
-
-    @cached_property
-    def predictions(self) -> Table:
-        return Table(PREDICTIONS, self.objects)
-
-    @cached_property
-    def quarantine(self) -> Table:
-        return Table(QUARANTINE, self.objects)
-
-
 class Learner:
     """The models of one recipe in the shard of this service.
 
@@ -151,7 +121,7 @@ class Learner:
         name: str,
         recipe: Recipe,
         families: Families,
-        stores: ServiceStores,
+        stores: Stores,
         *,
         claimed: Callable[[str], bool] = lambda series_id: False,
         told: Callable[[Entry], None] = lambda entry: None,
@@ -366,7 +336,8 @@ class Learner:
             Refused: it is somebody else's, or there are too many already.
         """
         if self._claimed(series_id):
-            raise Refused(409, f"series {series_id!r} belongs to the pipeline, which learns it: push it there")
+            reason = f"series {series_id!r} belongs to the pipeline, which learns it: push it there"
+            raise Refused(409, reason)
         if count >= self._most_series:
             raise Refused(
                 409,
@@ -566,7 +537,7 @@ class Learner:
         await self._in_thread(self._publish, position, frozen)
 
     def _publish(self, position: int, frozen: bytes) -> None:
-        table, name = self._stores.predictions, self.recipe.name
+        table, name = self._stores.table(PREDICTIONS.name), self.recipe.name
         while self._published < position:
             entries = self._journal.since(self._published, min(BATCH, position - self._published))
             head = entries[-1].position + 1
@@ -611,7 +582,7 @@ class Learner:
             self._refusals.popleft()
 
     def _quarantine(self, refusals: Sequence[Refusal]) -> None:
-        table, stream = self._stores.quarantine, f"services/{self.recipe.name}/{self.shard}"
+        table, stream = self._stores.table(QUARANTINE.name), f"services/{self.recipe.name}/{self.shard}"
         head = table.head(stream)
         numbered = [
             Refusal(replace(each.submission, source_position=head + at), each.reason)

@@ -30,9 +30,10 @@ from mlplatform.domain.recipes import load_recipes
 from mlplatform.io import declaration
 from mlplatform.io.journal import Entry
 from mlplatform.io.results import FORECAST_STEPS
+from mlplatform.io.stores import Stores
 from mlplatform.services.app import create_app
 from mlplatform.services.direct import DirectRoute
-from mlplatform.services.learner import Call, Learner, ServiceStores
+from mlplatform.services.learner import Call, Learner
 from mlplatform.services.pipeline_models import PipelineModels
 from mlplatform.services.refusals import DETAIL, Refused
 from mlplatform.services.security import scope
@@ -115,7 +116,7 @@ class Forecast(BaseModel):
 class Served:
     """One model as the routes use it: the learner, the pipeline's models, and who listens."""
 
-    def __init__(self, name: str, recipe: Recipe, stores: ServiceStores) -> None:
+    def __init__(self, name: str, recipe: Recipe, stores: Stores) -> None:
         families = declaration.families()
         self.name = name
         self.recipe = recipe
@@ -240,7 +241,7 @@ def application(settings: Settings, names: Sequence[str] = ()) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        stores = ServiceStores(settings)
+        stores = Stores(settings)
         async with AsyncExitStack() as opened:
             served = {name: Served(name, recipe, stores) for name, recipe in recipes.items()}
             for each in served.values():

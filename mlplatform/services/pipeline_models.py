@@ -13,7 +13,7 @@ from mlplatform.domain.recipe import Recipe
 from mlplatform.errors import TransientError
 from mlplatform.io.results import Frames
 from mlplatform.io.states import versions_of
-from mlplatform.services.learner import ServiceStores
+from mlplatform.io.stores import Stores
 from mlplatform.settings import FIRST_SERVICE_SHARD
 
 LOOK_SECONDS = 5.0
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class PipelineModels:
     """What the pipeline's snapshots hold, looked up again when it is asked for and they have changed."""
 
-    def __init__(self, recipe: Recipe, families: Families, stores: ServiceStores) -> None:
+    def __init__(self, recipe: Recipe, families: Families, stores: Stores) -> None:
         self._recipe = recipe
         self._families = families
         self._stores = stores

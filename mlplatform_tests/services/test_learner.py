@@ -19,11 +19,13 @@ from mlplatform.domain.model import ModelSet
 from mlplatform.domain.recipes import load_recipes
 from mlplatform.errors import TransientError
 from mlplatform.io.object_store import ObjectStore
+from mlplatform.io.observation_log import QUARANTINE
 from mlplatform.io.prediction_table import PREDICTIONS, prediction_stream, shown_rows
+from mlplatform.io.stores import Stores
 from mlplatform.io.tables import Table
 from mlplatform.local.stack import RunningStack
 from mlplatform.services import learner as module
-from mlplatform.services.learner import Call, Learner, NotOwner, ServiceStores
+from mlplatform.services.learner import Call, Learner, NotOwner
 from mlplatform.services.refusals import Refused
 from mlplatform.settings import FIRST_SERVICE_SHARD, Settings
 from mlplatform_tests.domain.recipe_checks import series
@@ -66,7 +68,7 @@ def changed(settings: Settings, **variables: str) -> Settings:
 
 
 def make(settings: Settings, recipe: str = "linear", **options: Any) -> Learner:
-    return Learner(recipe, RECIPES[recipe], FAMILIES, ServiceStores(settings), **options)
+    return Learner(recipe, RECIPES[recipe], FAMILIES, Stores(settings), **options)
 
 
 @asynccontextmanager
@@ -275,7 +277,7 @@ def test_what_would_spoil_a_model_is_refused_and_told_in_the_quarantine(
             # The id was not taken.
             with pytest.raises(Refused):
                 await learner.learn(call(40, observation_id="bad", **fields))
-        found = ServiceStores(settings).quarantine.read().to_pylist()
+        found = Stores(settings).table(QUARANTINE.name).read().to_pylist()
         assert [(row["observation_id"], row["series_id"]) for row in found] == [("bad", "m")] * 2
         assert reason in found[0]["reason"]
         assert len(rows(settings)) == 120

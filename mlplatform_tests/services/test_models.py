@@ -32,12 +32,13 @@ from mlplatform.domain.model import Model, ModelSet
 from mlplatform.domain.recipes import load_recipes
 from mlplatform.io.journal import Entry
 from mlplatform.io.object_store import ObjectStore
+from mlplatform.io.observation_log import QUARANTINE
 from mlplatform.io.prediction_table import PREDICTIONS, shown_rows
+from mlplatform.io.stores import Stores
 from mlplatform.io.tables import Table
 from mlplatform.local import ports
 from mlplatform.local.stack import RunningStack
 from mlplatform.services import models, pipeline_models
-from mlplatform.services.learner import ServiceStores
 from mlplatform.services.models import SEED_NAMES, Stream, application
 from mlplatform.settings import ConfigurationError, Settings
 from mlplatform_tests.domain.recipe_checks import series
@@ -196,7 +197,7 @@ def test_what_would_spoil_the_model_is_refused_and_leaves_it_as_it_was(
         assert reason in refused.json()["detail"]
         assert told(service.get("/model_metrics?history=true")) == before
         assert learn(service, 20, 30) == expected("linear", 30)[0][20:]
-    [row] = ServiceStores(settings).quarantine.read().to_pylist()
+    [row] = Stores(settings).table(QUARANTINE.name).read().to_pylist()
     assert row["source"] == "services/linear"
     assert reason in row["reason"]
 

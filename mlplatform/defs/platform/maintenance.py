@@ -8,7 +8,8 @@ import dagster as dg
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from pydantic import Field
 
-from mlplatform.resources.stores import TABLES, Stores
+from mlplatform.io.stores import TABLES
+from mlplatform.resources.stores import Stores
 
 MINUTE_JOB = "online_learning"
 BATCH = 100
