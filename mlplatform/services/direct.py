@@ -20,6 +20,8 @@ from mlplatform.services.refusals import Refused, refusal, unavailable
 from mlplatform.services.security import Tokens
 
 JSON = b"application/json"
+# A longer one is for FastAPI to refuse.
+LONGEST_KEY = 200
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,11 @@ class Direct:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if headers.get(b"content-type") != JSON or not self._tokens.allow(
-            headers.get(b"authorization", b"").decode("latin-1"), route.scope
+        key = headers.get(b"idempotency-key")
+        if (
+            headers.get(b"content-type") != JSON
+            or (key is not None and not 0 < len(key) <= LONGEST_KEY)
+            or not self._tokens.allow(headers.get(b"authorization", b"").decode("latin-1"), route.scope)
         ):
             await self._app(scope, receive, send)
             return
@@ -71,7 +76,7 @@ class Direct:
                 return
             # By which the requests are counted.
             scope["route"] = route
-            reply = JSONResponse(await route.answer(body, _text(headers.get(b"idempotency-key"))))
+            reply = JSONResponse(await route.answer(body, None if key is None else key.decode("latin-1")))
         except Refused as refused:
             reply = refusal(refused)
         except TransientError as error:
@@ -93,10 +98,6 @@ def _valid(route: DirectRoute, messages: list[Message]) -> BaseModel | None:
         return route.body.model_validate_json(b"".join(each.get("body", b"") for each in messages))
     except ValidationError:
         return None
-
-
-def _text(header: bytes | None) -> str | None:
-    return None if header is None else header.decode("latin-1")
 
 
 def _replayed(messages: list[Message], receive: Receive) -> Receive:

@@ -71,6 +71,8 @@ def test_refusals_have_the_shape_that_they_have_elsewhere() -> None:
         ("POST", "/values?value=4", '{"value": 3}', PLAIN),
         ("POST", "/values/", '{"value": 3}', PLAIN),
         ("PUT", "/values", '{"value": 3}', PLAIN),
+        ("POST", "/values", '{"value": 3}', {**PLAIN, "Idempotency-Key": "k" * 201}),
+        ("POST", "/values", '{"value": 3}', {**PLAIN, "Idempotency-Key": ""}),
     ],
 )
 def test_what_is_not_plain_is_passed_on_as_it_came(
