@@ -319,7 +319,7 @@ class Champion:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
 
 
-router = APIRouter(responses=cast(Any, BROKEN))
+router = APIRouter(prefix="/models/champion", responses=cast(Any, BROKEN))
 
 
 @router.post(

@@ -276,15 +276,14 @@ def application(settings: Settings, names: Sequence[str] = ()) -> FastAPI:
     app.state.end_streams = end
     app.state.served = {}
     for name, recipe in recipes.items():
-        router = _routes(name)
         # Below our own name of the model too, for whoever knows that one.
         prefixes = [""] if single else dict.fromkeys((f"/models/{name}", f"/models/{recipe.name}"))
         for at, prefix in enumerate(prefixes):
-            app.include_router(router, prefix=prefix, tags=[name], include_in_schema=at == 0)
+            app.include_router(_routes(name, prefix), tags=[name], include_in_schema=at == 0)
             for route in _direct_routes(prefix, lambda name=name: app.state.served[name]):
                 app.state.direct[route.path] = route
     if not single:
-        app.include_router(champion.router, prefix="/models/champion", tags=["champion"])
+        app.include_router(champion.router, tags=["champion"])
     app.include_router(_common_routes(recipes, health=not single))
     return app
 
@@ -315,9 +314,10 @@ def _recipes(names: Sequence[str]) -> dict[str, Recipe]:
     return found
 
 
-def _routes(name: str) -> APIRouter:
+def _routes(name: str, prefix: str) -> APIRouter:
     """The routes of one model."""
-    router = APIRouter(responses=cast(Any, BROKEN))
+    # A prefix that comes with the inclusion is not in the routes' paths, which metrics tell.
+    router = APIRouter(prefix=prefix, responses=cast(Any, BROKEN))
 
     def served(request: Request) -> Served:
         return request.app.state.served[name]

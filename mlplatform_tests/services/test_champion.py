@@ -337,6 +337,18 @@ def test_labels_are_as_many_as_the_setting_says(settings: Settings) -> None:
     assert {key[1] for key in found if key[0] == "ml_champion_changes_total"} == {"d", "c", "other"}
 
 
+def test_requests_are_counted_by_the_model_that_they_are_for(settings: Settings) -> None:
+    with client(settings, *NAMES) as service:
+        for name in ("champion", *NAMES):
+            told(service.post(f"/models/{name}/predict_many", json={}))
+        text = service.get("/metrics").text
+        for name in ("champion", *NAMES):
+            counted = (
+                f'http_requests_total{{method="POST",route="/models/{name}/predict_many",status="200"}} 1.0'
+            )
+            assert counted in text
+
+
 def test_how_late_a_series_is_can_be_seen(settings: Settings) -> None:
     with client(settings, *NAMES) as service:
         learn(service, 0, 1, event_time="2026-03-01T12:00:00Z")
