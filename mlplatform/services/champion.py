@@ -45,10 +45,10 @@ from mlplatform.services.models import (
     Observed,
     Prediction,
     Served,
-    _accuracy,
-    _ahead,
-    _call,
-    _unfit_id,
+    accuracy,
+    to_call,
+    unfit_id,
+    values_ahead,
 )
 from mlplatform.services.refusals import Refused
 from mlplatform.services.security import scope
@@ -179,11 +179,11 @@ class Champion:
             Refused: see `learn`; nor does the pipeline's champion answer here.
         """
         for what, given in (("series_id", asked.series_id), ("observation_id", asked.observation_id)):
-            if given is not None and (reason := _unfit_id(what, given)):
+            if given is not None and (reason := unfit_id(what, given)):
                 raise Refused(422, reason)
         await self._check_owner(asked.series_id)
         name = self.serving(asked.series_id, asked.observation_id)
-        return name, await _ahead(self.served[name], asked, steps)
+        return name, await values_ahead(self.served[name], asked, steps)
 
     def summary(self) -> dict[str, Any]:
         """Of how many series each model is champion, and who is the challenger."""
@@ -341,7 +341,7 @@ async def predict_learn(
     champion = _champion(request)
     first = next(iter(champion.served.values()))
     given = idempotency_key if observed.observation_id is None else observed.observation_id
-    return JSONResponse(await champion.learn(_call(first, observed, given)))
+    return JSONResponse(await champion.learn(to_call(first, observed, given)))
 
 
 @router.post(
@@ -379,7 +379,7 @@ async def model_metrics(
         state = await served.learner.recovered()
         if model := state.model(series_id):
             contest = standing.contest
-            told[series_id] = _accuracy(served, series_id, model, state.last.get(series_id), history) | {
+            told[series_id] = accuracy(served, series_id, model, state.last.get(series_id), history) | {
                 "model": served.name,
                 "champion": contest.champion,
                 "since_offset": contest.since_offset,

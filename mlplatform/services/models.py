@@ -358,7 +358,7 @@ def _routes(name: str, prefix: str) -> APIRouter:
         request: Request, asked: Features, steps: Annotated[int, Query(ge=1, le=MOST_STEPS)] = FORECAST_STEPS
     ) -> JSONResponse:
         """The next values, each made of the ones before it."""
-        values = await _ahead(served(request), asked, steps)
+        values = await values_ahead(served(request), asked, steps)
         return JSONResponse(
             {"forecast": [{"step": step, "value": round(value, 6)} for step, value in enumerate(values, 1)]}
         )
@@ -461,7 +461,7 @@ def _direct_routes(prefix: str, served: Callable[[], Served]) -> Iterator[Direct
 
 
 async def _learned(served: Served, observed: Observed, key: str | None) -> dict[str, Any]:
-    call = _call(served, observed, key if observed.observation_id is None else observed.observation_id)
+    call = to_call(served, observed, key if observed.observation_id is None else observed.observation_id)
     state = served.learner.state
     if state is None or observed.series_id not in state.last:
         await served.pipeline.look()
@@ -469,19 +469,19 @@ async def _learned(served: Served, observed: Observed, key: str | None) -> dict[
 
 
 async def _predicted(served: Served, asked: Features) -> dict[str, Any]:
-    (value,) = await _ahead(served, asked, 1)
+    (value,) = await values_ahead(served, asked, 1)
     return {"prediction": value}
 
 
-def _call(served: Served, observed: Observed, observation_id: str | None) -> Call:
+def to_call(served: Served, observed: Observed, observation_id: str | None) -> Call:
     """What the request tells the learner.
 
     Raises:
         Refused: features, ids or time are not as they must be.
     """
     call = Call(observed.series_id, None, observed.target, observation_id, observed.event_time)
-    if reason := _unfit_id("series_id", observed.series_id) or (
-        observation_id is not None and _unfit_id("observation_id", observation_id)
+    if reason := unfit_id("series_id", observed.series_id) or (
+        observation_id is not None and unfit_id("observation_id", observation_id)
     ):
         # Not even the quarantine has a place for what no id can be.
         raise Refused(422, reason)
@@ -510,7 +510,7 @@ def _lags(features: dict[str, float]) -> tuple[float, ...]:
         raise ValueError(f"features must be in_1 to in_k without a gap: {wrong}") from None
 
 
-def _unfit_id(what: str, given: str) -> str | None:
+def unfit_id(what: str, given: str) -> str | None:
     if not 0 < len(given) <= LONGEST_ID or not given.isprintable():
         return f"{what} must have 1 to {LONGEST_ID} characters, and only such as can be printed"
     if what == "series_id" and given in RESERVED:
@@ -518,13 +518,13 @@ def _unfit_id(what: str, given: str) -> str | None:
     return None
 
 
-async def _ahead(served: Served, asked: Features, steps: int) -> list[float]:
+async def values_ahead(served: Served, asked: Features, steps: int) -> list[float]:
     """The next values of a series.
 
     Raises:
         Refused: the features are not as they must be, or lead to no number.
     """
-    if reason := _unfit_id("series_id", asked.series_id):
+    if reason := unfit_id("series_id", asked.series_id):
         raise Refused(422, reason)
     given = None
     if asked.features is not None:
@@ -547,7 +547,7 @@ async def _metrics(served: Served, history: bool) -> JSONResponse:
     await served.learner.recovered()
     await served.pipeline.look()
     told: dict[str, Any] = {
-        series_id: _accuracy(served, series_id, model, entry, history)
+        series_id: accuracy(served, series_id, model, entry, history)
         for series_id, (model, entry) in served.series().items()
     }
     if not told:
@@ -555,9 +555,10 @@ async def _metrics(served: Served, history: bool) -> JSONResponse:
     return JSONResponse(told | {"model_info": _model_info(served)})
 
 
-def _accuracy(
+def accuracy(
     served: Served, series_id: str, model: Model, entry: Entry | None, history: bool
 ) -> dict[str, Any]:
+    """What /model_metrics tells of a series."""
     summary = model.metrics.summary()
     names = [f"{metric}_{window}" for window in WINDOWS for metric in ("mae", "mse", "rmse", "mape")]
     actual, prediction = _last(model, entry)
