@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import random
-import signal
-import subprocess
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,32 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import hypothesis
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-import schemathesis
 from prometheus_client.parser import text_string_to_metric_families
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
-from mlplatform.domain.families import DEFAULT_FAMILY, Families
-from mlplatform.domain.model import Model, ModelSet
+from mlplatform.domain.families import DEFAULT_FAMILY
+from mlplatform.domain.model import Model
 from mlplatform.domain.recipes import load_recipes
 from mlplatform.io.journal import Entry
 from mlplatform.io.object_store import ObjectStore
 from mlplatform.io.observation_log import QUARANTINE
-from mlplatform.io.prediction_table import PREDICTIONS, shown_rows
+from mlplatform.io.prediction_table import PREDICTIONS
 from mlplatform.io.stores import Stores
 from mlplatform.io.tables import Table
-from mlplatform.local import ports
 from mlplatform.local.stack import RunningStack
 from mlplatform.services import models, pipeline_models
 from mlplatform.services.models import SEED_NAMES, Stream, application
 from mlplatform.settings import ConfigurationError, Settings
 from mlplatform_tests.domain.recipe_checks import series
 from mlplatform_tests.graphs import Graph, failure_message, replay
-from mlplatform_tests.local.processes import COMMAND, environment, eventually
+from mlplatform_tests.services.processes import process
 from mlplatform_tests.services.test_learner import addresses, changed
 
 RECIPES = load_recipes()
@@ -485,60 +477,9 @@ def test_who_listens_too_slowly_hears_how_much_was_lost(monkeypatch) -> None:
 # Real processes
 
 
-class Process:
-    """`mlplatform serve models` on one port, to be killed and started again."""
-
-    def __init__(self, settings: Settings, *names: str) -> None:
-        self._settings = settings
-        self._names = names or ("linear_regression",)
-        self.port = ports.choose(set())
-        self.address = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        variables = dict(self._settings.variables)
-        directory = Path(variables.pop("MLPLATFORM_DATA_DIRECTORY"))
-        self.said = directory / "said"
-        chosen = [word for name in self._names for word in ("--model", name)]
-        with self.said.open("ab") as said:
-            self._process = subprocess.Popen(
-                [*COMMAND, "serve", "models", *chosen, "--port", str(self.port)],
-                env=environment(directory, **variables),
-                stdout=said,
-                stderr=said,
-            )
-
-    def ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.address}/ready", trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def kill(self) -> None:
-        assert self._process
-        self._process.kill()
-        self._process.wait()
-
-    def end(self) -> int:
-        assert self._process
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout=SECONDS)
-
-
-@contextmanager
-def process(settings: Settings, *names: str) -> Iterator[Process]:
-    made = Process(settings, *names)
-    made.start()
-    try:
-        assert eventually(made.ready, SECONDS), made.said.read_text()[-5000:]
-        yield made
-    finally:
-        made.kill()
-
-
 def test_a_stream_tells_what_is_learned_and_lets_the_service_end(settings: Settings) -> None:
     with (
-        process(settings) as service,
+        process(settings, "models", "--model", "linear_regression") as service,
         httpx.Client(base_url=service.address, trust_env=False) as caller,
         caller.stream("GET", "/predictions/stream", timeout=SECONDS) as stream,
     ):
@@ -555,107 +496,3 @@ def test_a_stream_tells_what_is_learned_and_lets_the_service_end(settings: Setti
         # Not after the time that a request may take to be answered.
         assert time.monotonic() - began < 15
         assert [line for line in lines if line] == []
-
-
-CLIENTS, KILLS = 8, 4
-
-
-def test_nothing_that_was_answered_is_lost_or_learned_twice_whatever_is_killed(settings: Settings) -> None:
-    """G1, G3, G4: decided from what the clients have recorded, and from the table."""
-    seed = random.randrange(10**6)
-    recorded: list[tuple[str, str, dict[str, Any]]] = []
-    killed, given_up = threading.Event(), threading.Event()
-
-    def call(number: int) -> None:
-        chosen, given = random.Random(f"{seed} {number}"), 0
-        with httpx.Client(base_url=service.address, trust_env=False, timeout=SECONDS) as caller:
-            while not killed.is_set():
-                # 30 % are given more than once, by this client or another, perhaps at this moment.
-                again = chosen.random() < 0.3
-                owner = chosen.randrange(CLIENTS) if again else number
-                name = f"{owner}-{chosen.randrange(given + 1) if again else given}"
-                given += not again
-                series_id = f"s{sum(name.encode()) % 3}"
-                sent = {"features": {}, "target": sum(name.encode()) / 7, "series_id": series_id}
-                while not given_up.is_set():
-                    try:
-                        reply = caller.post("/predict_learn", json=sent | {"observation_id": name})
-                    except httpx.TransportError:
-                        time.sleep(0.02)
-                        continue
-                    if reply.status_code == 503:
-                        time.sleep(0.02)
-                        continue
-                    recorded.append((series_id, name, told(reply)))
-                    break
-
-    quick = changed(settings, MLPLATFORM_FLUSH_SECONDS="0.2")
-    with process(quick) as service:
-        callers = [threading.Thread(target=call, args=(number,)) for number in range(CLIENTS)]
-        for each in callers:
-            each.start()
-        try:
-            chosen = random.Random(seed)
-            for _ in range(KILLS):
-                before = len(recorded)
-                time.sleep(chosen.uniform(0.02, 0.6))
-                service.kill()
-                service.start()
-                assert eventually(service.ready, SECONDS), seed
-                assert eventually(lambda before=before: len(recorded) > before, SECONDS), seed
-        except BaseException:
-            given_up.set()
-            raise
-        finally:
-            killed.set()
-            for each in callers:
-                each.join()
-        count = {
-            name: each["count"]
-            for name, each in told(httpx.get(f"{service.address}/model_metrics", trust_env=False)).items()
-            if name != "model_info"
-        }
-        assert service.end() == 0
-    answers: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for series_id, name, answer in recorded:
-        answers.setdefault((series_id, name), []).append(answer)
-    assert len(recorded) > len(answers)
-    table = Table(PREDICTIONS, ObjectStore(settings.s3)).read()
-    rows = table.to_pylist()
-    in_table = {(row["series_id"], row["observation_id"]): row for row in rows}
-    assert len(rows) == len(in_table) == sum(count.values()), seed
-    assert set(in_table) == set(answers), seed
-    for key, given in answers.items():
-        row = in_table[key]
-        first = {name: row[name] for name in ("prediction", "series_id", "observation_id", "offset")}
-        assert given == [first] * len(given), seed
-    # Each prediction was made by a model that had learned exactly what came before.
-    replayed = ModelSet((RECIPES["linear"],), Families()).fold(shown_rows(table, Families()))
-    assert replayed["linear"].tolist() == table["prediction"].to_pylist(), seed
-
-
-def test_every_answer_is_one_that_the_document_knows(settings: Settings) -> None:
-    tokens = {hashlib.sha256(b"token").hexdigest(): ["models:read", "models:write", "metrics:read"]}
-    closed = changed(settings, MLPLATFORM_API_TOKENS=json.dumps(tokens))
-    with process(closed, "linear_regression", "knn_regressor") as service:
-        schema = schemathesis.openapi.from_url(f"{service.address}/openapi.json")
-        asked = 0
-        for found in schema.exclude(path_regex="/predictions/stream$").get_all_operations():
-            operation = found.ok()
-
-            @hypothesis.settings(
-                max_examples=10,
-                deadline=None,
-                database=None,
-                suppress_health_check=list(hypothesis.HealthCheck),
-            )
-            @hypothesis.given(case=operation.as_strategy())
-            def holds(case: schemathesis.Case) -> None:
-                # No schema can say what is absurd, or that features have no gap.
-                refusals = [positive_data_acceptance]
-                case.call_and_validate(headers={"Authorization": "Bearer token"}, excluded_checks=refusals)
-
-            holds()
-            asked += 1
-        assert asked >= 12
-        assert service.ready()
