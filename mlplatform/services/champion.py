@@ -219,8 +219,8 @@ class Champion:
                 known = await self._on_disk(self._journal.answer, series_id, observation_id)
                 if known is not None:
                     return known
-            said = await self._said(replace(call, observation_id=observation_id))
             standing = await self._standing(series_id)
+            said = await self._said(replace(call, observation_id=observation_id))
             offset, contest = standing.next_offset, standing.contest
             predictions = {name: answer["prediction"] for name, answer in said.items()}
             # What a model says before it has learned anything of a series is no prediction to judge it by.
@@ -374,7 +374,8 @@ async def model_metrics(
     """Of each series the errors of the model that serves it, and how the contest stands."""
     champion = _champion(request)
     told: dict[str, Any] = {}
-    for series_id, standing in champion.standings.items():
+    # Others may come while a model is waited for.
+    for series_id, standing in list(champion.standings.items()):
         served = champion.served[champion.serving(series_id)]
         state = await served.learner.recovered()
         if model := state.model(series_id):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 import time
 import uuid
@@ -28,8 +29,9 @@ from mlplatform.settings import ConfigurationError, Settings
 from mlplatform_tests.domain.recipe_checks import series
 from mlplatform_tests.graphs import Graph, failure_message, replay
 from mlplatform_tests.local.processes import eventually
+from mlplatform_tests.services.processes import SECONDS, process
 from mlplatform_tests.services.test_learner import addresses, changed
-from mlplatform_tests.services.test_models import SECONDS, body, client, expected, process, samples, told
+from mlplatform_tests.services.test_models import body, client, expected, samples, told
 
 PATH = "/models/champion"
 NAMES = ("linear_regression", "ridge_regression")
@@ -75,16 +77,11 @@ def test_every_model_learns_what_one_of_them_answers(settings: Settings) -> None
             "model",
             "shadow",
         ]
-        said = {"linear_regression": expected("linear", 50)[0], "ridge_regression": expected("ridge", 50)[0]}
+        alone = dict(zip(NAMES, (expected(recipe, 50)[0] for recipe in ("linear", "ridge")), strict=True))
         for at, answer in enumerate(answers):
-            model, shadow = answer["model"], dict(answer["shadow"])
-            assert (answer["series_id"], answer["observation_id"], answer["offset"]) == (
-                "default",
-                str(at),
-                at,
-            )
-            assert shadow.pop(*set(NAMES) - {model}) == said[(*set(NAMES) - {model},)[0]][at]
-            assert (answer["prediction"], shadow) == (said[model][at], {})
+            assert {**answer, "series_id": "default", "observation_id": str(at), "offset": at} == answer
+            assert len(answer["shadow"]) == 1
+            assert said(answer) == {name: alone[name][at] for name in NAMES}
         assert counts(service) == dict.fromkeys(NAMES, 50)
         # What the champion is asked, the model that serves says.
         for path, asked in (("predict", {}), ("predict_many?steps=3", {}), ("predict", body(50))):
@@ -114,10 +111,9 @@ def test_the_title_changes_hands_when_another_model_is_clearly_better(settings: 
             lags = [*values[:at][::-1], *[0.0] * 15][:15]
             sent = {"features": {f"in_{lag}": each for lag, each in enumerate(lags, 1)}, "target": values[at]}
             answer = told(service.post(f"{PATH}/predict_learn", json=sent))
-            said = {answer["model"]: answer["prediction"]} | answer["shadow"]
             if at:
-                assert answer["model"] == contest.predict(said, set(names))[0]
-                contest.learn(at, values[at], said, set(names))
+                assert answer["model"] == contest.predict(said(answer), set(names))[0]
+                contest.learn(at, values[at], said(answer), set(names))
 
     with client(settings, *names) as service:
         tell(service, 0, 50)
@@ -288,6 +284,23 @@ def test_an_answer_that_cannot_be_kept_does_not_go_out_and_counts_once(settings:
         assert contest.counts == dict.fromkeys(NAMES, given)
 
 
+def test_with_its_disk_a_service_loses_who_was_champion_and_nothing_else(settings: Settings) -> None:
+    with client(settings, *NAMES) as service:
+        first = learn(service, 0, 30)
+    shutil.rmtree(settings.data_directory / "services")
+    with client(settings, *NAMES) as service:
+        again = learn(service, 0, 30)
+        # And even that, to who gives it all again.
+        assert again == first
+        assert counts(service) == dict.fromkeys(NAMES, 30)
+        assert [each["offset"] for each in learn(service, 30, 40)] == list(range(30, 40))
+
+
+def said(answer: dict[str, Any]) -> dict[str, float]:
+    """What each model said."""
+    return {answer["model"]: answer["prediction"]} | answer["shadow"]
+
+
 def test_what_no_model_may_learn_is_refused_in_the_words_of_one(settings: Settings) -> None:
     with client(settings, *NAMES) as service:
         learn(service, 0, 20)
@@ -389,13 +402,15 @@ def test_a_call_that_is_made_again_has_its_first_answer_whatever_is_killed(setti
         return None if reply.status_code == 503 else told(reply)
 
     quick = changed(settings, MLPLATFORM_FLUSH_SECONDS="0.2", MLPLATFORM_CHALLENGER="ridge:0.5")
-    with process(quick, *NAMES) as service, ThreadPoolExecutor(CLIENTS) as callers:
+    chosen = [word for name in NAMES for word in ("--model", name)]
+    with process(quick, "models", *chosen) as service, ThreadPoolExecutor(CLIENTS) as callers:
         calling = [callers.submit(call, number) for number in range(CLIENTS)]
         try:
             assert eventually(lambda: len(recorded) > 100, SECONDS), seed
             service.kill()
             before = len(recorded)
             service.start()
+            service.wait_until_ready()
             assert eventually(lambda: len(recorded) > before + 100, SECONDS), seed
         finally:
             ended.set()
@@ -418,6 +433,4 @@ def test_a_call_that_is_made_again_has_its_first_answer_whatever_is_killed(setti
         assert len(rows) == sum(row["model"] == recipe for row in table)
         assert set(rows) == set(answers), seed
         for observation_id, row in rows.items():
-            answer = answers[observation_id][0]
-            said = {answer["model"]: answer["prediction"]} | answer["shadow"]
-            assert said[name] == row["prediction"], seed
+            assert said(answers[observation_id][0])[name] == row["prediction"], seed
