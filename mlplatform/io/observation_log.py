@@ -10,7 +10,7 @@ from mlplatform.domain.observations import Observation, Refusal
 from mlplatform.io.tables import TableSpec
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    import arro3.core as arro3
 
 LOG = TableSpec(
     "observations",
@@ -60,24 +60,22 @@ def owner_stream(shard: int) -> str:
     return f"owner/{shard}"
 
 
-def log_rows(observations: Sequence[Observation], shard: int, head: int) -> pa.Table:
+def log_rows(observations: Sequence[Observation], shard: int, head: int) -> arro3.Table:
     """Rows of the log for observations that come after position `head`."""
-    import pyarrow as pa
-
     count, now = len(observations), datetime.now(UTC)
-    columns = [
-        [shard] * count,
-        range(head, head + count),
-        [o.series_id for o in observations],
-        [o.offset for o in observations],
-        [o.observation_id for o in observations],
-        [o.event_time for o in observations],
-        [now] * count,
-        [o.value for o in observations],
-        [o.source for o in observations],
-    ]
-    arrays = [pa.array(c, field.type) for c, field in zip(columns, LOG.schema, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=LOG.schema)
+    return LOG.table(
+        {
+            "shard": [shard] * count,
+            "position": range(head, head + count),
+            "series_id": [o.series_id for o in observations],
+            "offset": [o.offset for o in observations],
+            "observation_id": [o.observation_id for o in observations],
+            "event_time": [o.event_time for o in observations],
+            "ingested_at": [now] * count,
+            "value": [o.value for o in observations],
+            "source": [o.source for o in observations],
+        }
+    )
 
 
 def _text(value: object) -> str:
@@ -85,21 +83,18 @@ def _text(value: object) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode()
 
 
-def quarantine_rows(refusals: Sequence[Refusal]) -> pa.Table:
-    import pyarrow as pa
-
-    now = datetime.now(UTC)
-    rows = [
+def quarantine_rows(refusals: Sequence[Refusal]) -> arro3.Table:
+    ordered = sorted(refusals, key=lambda refusal: refusal.submission.source_position)
+    submissions = [refusal.submission for refusal in ordered]
+    return QUARANTINE.table(
         {
-            "source": refusal.submission.source,
-            "source_position": refusal.submission.source_position,
-            "series_id": str(refusal.submission.series_id),
-            "observation_id": refusal.submission.observation_id,
-            "event_time": refusal.submission.event_time,
-            "value": _text(refusal.submission.value),
-            "reason": refusal.reason,
-            "refused_at": now,
+            "source": [each.source for each in submissions],
+            "source_position": [each.source_position for each in submissions],
+            "series_id": [str(each.series_id) for each in submissions],
+            "observation_id": [each.observation_id for each in submissions],
+            "event_time": [each.event_time for each in submissions],
+            "value": [_text(each.value) for each in submissions],
+            "reason": [refusal.reason for refusal in ordered],
+            "refused_at": [datetime.now(UTC)] * len(ordered),
         }
-        for refusal in sorted(refusals, key=lambda refusal: refusal.submission.source_position)
-    ]
-    return pa.Table.from_pylist(rows, schema=QUARANTINE.schema)
+    )

@@ -128,10 +128,10 @@ def _code() -> str:
 
 
 def _to_ipc(rows: pa.Table | None) -> bytes | None:
-    import pyarrow as pa
-
     if rows is None:
         return None
+    import pyarrow as pa
+
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_table(rows)
@@ -139,6 +139,8 @@ def _to_ipc(rows: pa.Table | None) -> bytes | None:
 
 
 def _from_ipc(content: bytes | None) -> pa.Table | None:
+    if content is None:
+        return None
     import pyarrow as pa
 
-    return None if content is None else pa.ipc.open_stream(content).read_all()
+    return pa.ipc.open_stream(content).read_all()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mlplatform.io.object_store import Conflict, ObjectStore
 
 if TYPE_CHECKING:
+    import arro3.core as arro3
     import pyarrow as pa
     import pyarrow.dataset as ds
     from deltalake import DeltaTable
@@ -20,7 +23,9 @@ PREFIX = "tables"
 # One commit a minute: a reader has to replay the commits since the last checkpoint, so that it must
 # not be far, and old commits are of no use to anybody.
 CONFIGURATION = {"delta.checkpointInterval": "20", "delta.logRetentionDuration": "interval 2 days"}
-
+# A handle that follows a table for ever grows with each commit; opened anew, it is as large as the table.
+COMMITS_A_HANDLE = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -54,8 +59,37 @@ class TableSpec:
     def schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        types = {"timestamp": pa.timestamp("us", "UTC"), "list<float64>": pa.list_(pa.float64())}
-        return pa.schema([(n, types.get(t) or pa.type_for_alias(t)) for n, t in self.columns.items()])
+        return pa.schema(self.arrow_schema)
+
+    def table(self, columns: Mapping[str, Sequence[Any]]) -> arro3.Table:
+        """The values of all columns as a table that can be appended; there is no way to make lists.
+
+        Made without pyarrow, which with pandas, that it looks for, takes 80 MB of a process.
+        """
+        from arro3.core import Array, DataType, Table
+
+        arrays = [
+            # arro3 does not take a datetime.
+            Array([_micros(each) for each in columns[field.name]], DataType.int64()).cast(field.type)
+            if DataType.is_timestamp(field.type)
+            else Array(columns[field.name], field.type)
+            for field in self.arrow_schema
+        ]
+        return Table.from_arrays(arrays, schema=self.arrow_schema)
+
+    @property
+    def arrow_schema(self) -> arro3.Schema:
+        from arro3.core import DataType, Field, Schema
+
+        types = {
+            "timestamp": DataType.timestamp("us", tz="UTC"),
+            "list<float64>": DataType.list(Field("item", DataType.float64(), nullable=True)),
+        }
+        fields = [
+            Field(name, types.get(alias) or getattr(DataType, alias)(), nullable=True)
+            for name, alias in self.columns.items()
+        ]
+        return Schema(fields)
 
 
 class Table:
@@ -73,6 +107,7 @@ class Table:
         # A handle that moves to a newer version under a writer would move the base of its commit.
         self.turn = threading.RLock()
         self._opened: DeltaTable | None = None
+        self._opened_at = 0
         self._heads: tuple[int, dict[str, int]] = (-1, {})
         self._read: tuple[object, ds.Expression, pa.Table] | None = None
 
@@ -82,7 +117,7 @@ class Table:
         from deltalake.exceptions import TableNotFoundError
 
         with self._errors_named():
-            if self._opened is not None:
+            if self._opened is not None and self._opened.version() < self._opened_at + COMMITS_A_HANDLE:
                 # Reads only the commits since: a tenth of the time that opening takes.
                 self._opened.update_incremental()
                 return self._opened
@@ -90,6 +125,7 @@ class Table:
                 self._opened = DeltaTable(self.url, storage_options=self._store.delta_options)
             except TableNotFoundError:
                 return None
+        self._opened_at = self._opened.version()
         return self._opened
 
     @_one_at_a_time
@@ -105,7 +141,7 @@ class Table:
     @_one_at_a_time
     def append(
         self,
-        rows: pa.Table,
+        rows: pa.Table | arro3.Table,
         stream: str,
         head: int,
         *,
@@ -127,7 +163,6 @@ class Table:
         Raises:
             Conflict: a head is not as expected, or another append came first.
         """
-        import pyarrow.compute as pc
         from deltalake import CommitProperties, Transaction, write_deltalake
 
         table = self.open() or self._create()
@@ -138,7 +173,9 @@ class Table:
                 raise Conflict(f"{self.url}: {name} is at {present[name]}, not at {value}")
         if all(present[name] >= at for name, at in heads.items()):
             return 0
-        rows = rows.filter(pc.field(self.spec.position) >= present[stream])
+        positions = rows[self.spec.position]
+        if len(rows) and positions[0].as_py() < present[stream]:
+            rows = rows.slice(bisect_left(positions.to_pylist(), present[stream]))
         commit = CommitProperties(
             app_transactions=[Transaction(name, max(at, present[name])) for name, at in heads.items()]
         )
@@ -176,6 +213,31 @@ class Table:
                 rows = table.to_pyarrow_dataset().to_table(columns=names, filter=condition)
             self._read = (asked, condition, rows.sort_by(self.spec.position))
         return self._read[2]
+
+    def select(
+        self, columns: Sequence[str], where: str = "true", limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Rows for which the SQL condition holds, in order of positions, one by one; without pyarrow, too.
+
+        Raises:
+            StoreUnavailable: the store does not answer, or fails on the way.
+        """
+        from deltalake import QueryBuilder
+
+        with self.turn:
+            table = self.open()
+            if table is None:
+                return
+            query = QueryBuilder().register("rows", table)
+        names = ", ".join(f'"{name}"' for name in columns)
+        ending = "" if limit is None else f" LIMIT {limit}"
+        with self._errors_named():
+            for batch in query.execute(
+                f'SELECT {names} FROM rows WHERE {where} ORDER BY "{self.spec.position}"{ending}'  # noqa: S608
+            ):
+                found = [batch[name].to_pylist() for name in columns]
+                for row in zip(*found, strict=True):
+                    yield dict(zip(columns, row, strict=True))
 
     @_one_at_a_time
     def replace(self, rows: pa.Table, predicate: str) -> None:
@@ -224,7 +286,7 @@ class Table:
             try:
                 return DeltaTable.create(
                     self.url,
-                    self.spec.schema,
+                    self.spec.arrow_schema,
                     mode="ignore",
                     partition_by=list(self.spec.partition_by),
                     configuration=CONFIGURATION,
@@ -238,7 +300,7 @@ class Table:
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
-        from deltalake.exceptions import CommitFailedError, DeltaError
+        from deltalake.exceptions import CommitFailedError
 
         try:
             yield
@@ -246,8 +308,18 @@ class Table:
             raise Conflict(f"{self.url} was changed by another writer: {error}") from error
         except OSError as error:
             raise self._store.unavailable(error) from error
-        except DeltaError as error:
-            # A store that fails while a file is on its way to it.
-            if "Generic S3 error" not in str(error):
+        except Exception as error:
+            # A store that fails while a file is on its way: for that, deltalake has no class of its own.
+            if not any(said in str(error) for said in ("Generic S3 error", "Object Store error")):
                 raise
             raise self._store.unavailable(error) from error
+
+
+def literal(text: str) -> str:
+    """The text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _micros(time: datetime | None) -> int | None:
+    """Microseconds since 1970, to the last one: a float has not as many digits."""
+    return None if time is None else (time - _EPOCH) // timedelta(microseconds=1)

@@ -29,16 +29,16 @@ from mlplatform.io.observation_log import (
 from mlplatform.io.signing import Signer
 from mlplatform.io.snapshots import SnapshotStore
 from mlplatform.io.states import FORMAT, State, StateStore
-from mlplatform.io.tables import Table
+from mlplatform.io.tables import Table, literal
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    import arro3.core as arro3
 
 # The name of the snapshot, and the source of what comes by HTTP.
 NAME = "features"
 # So many entries become one file of the table.
-ENTRIES_AT_ONCE = 50_000
+ENTRIES_AT_ONCE = 5_000
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +108,6 @@ class FeatureLog:
             LeaseHeld: another process owns the shard.
             StoreUnavailable: the store does not answer.
         """
-        import pyarrow.dataset as ds
-
         self._own()
         head = self._log.head(log_stream(self._shard))
         if self._journal.forgotten > head:
@@ -118,24 +116,25 @@ class FeatureLog:
                 f" {head} of shard {self._shard}: point at the object store and the prefix that it was"
                 " written with, or start with an empty MLPLATFORM_DATA_DIRECTORY"
             )
-        own = ds.field("shard") == self._shard
+        own = f"shard = {self._shard}"
         lost = self._journal.next_position < head
         if lost:
             log.warning("the journal is behind the log, as after the loss of its disk: restored from the log")
-            ids = self._log.read(["series_id", "observation_id", "offset"], where=own)
-            columns = [ids[name].to_pylist() for name in ("series_id", "observation_id", "offset")]
+            ids = self._log.select(["series_id", "observation_id", "offset"], own)
             # The rest of each answer is in the log, for who asks for it.
-            self._journal.restore(head, [(s, o, {"offset": at}) for s, o, at in zip(*columns, strict=True)])
+            self._journal.restore(
+                head, [(row["series_id"], row["observation_id"], {"offset": row["offset"]}) for row in ids]
+            )
         state = self._states.load(NAME, self._shard, self._versions, {})
         if state.refused:
             log.warning("the series are read again from the log: %s", state.refused)
         self._series, self._position, self._etag = state.content, state.position, state.etag
         self._snapshot_position = state.position
         self._quarantined = self._quarantine.head(source_stream(NAME, self._shard))
-        rows = self._log.read(list(LOG.columns), self._position, own)
-        for batch in rows.to_batches(max_chunksize=10_000):
-            move_on(self._series, map(_entry, batch.to_pylist()), self._families)
-        self._position = head
+        if self._position < head:
+            rows = self._log.select(list(LOG.columns), f"{own} AND position >= {self._position}")
+            move_on(self._series, map(_entry, rows), self._families)
+            self._position = head
         series = dict(self._series)
         position = head
         while entries := self._journal.since(position, ENTRIES_AT_ONCE):
@@ -186,20 +185,15 @@ class FeatureLog:
 
     def owner_of(self, series_id: str) -> int | None:
         """The shard that has the series, if it is another than this one."""
-        import pyarrow.dataset as ds
-
-        elsewhere = (ds.field("series_id") == series_id) & (ds.field("shard") != self._shard)
-        rows = self._log.read(["shard"], where=elsewhere)
-        return rows["shard"][0].as_py() if len(rows) else None
+        elsewhere = f"series_id = {literal(series_id)} AND shard <> {self._shard}"
+        return next((row["shard"] for row in self._log.select(["shard"], elsewhere, limit=1)), None)
 
     def recall(self, series_id: str, offset: int) -> Entry:
         """What the log has at that offset, with the values before it as `lags`, newest first."""
-        import pyarrow.dataset as ds
-
         start = offset - self._families.of(series_id).lags
-        wanted = (ds.field("shard") == self._shard) & (ds.field("series_id") == series_id)
-        wanted &= (ds.field("offset") >= start) & (ds.field("offset") <= offset)
-        *before, row = self._log.read(list(LOG.columns), where=wanted).to_pylist()
+        wanted = f"shard = {self._shard} AND series_id = {literal(series_id)}"
+        within = f'{wanted} AND "offset" BETWEEN {start} AND {offset}'
+        *before, row = self._log.select(list(LOG.columns), within)
         return _entry(row, tuple(each["value"] for each in reversed(before)))
 
     def release(self) -> None:
@@ -274,21 +268,20 @@ def _entry(row: Mapping[str, Any], lags: tuple[float, ...] | None = None) -> Ent
     )
 
 
-def _rows(entries: Sequence[Entry], shard: int) -> pa.Table:
-    import pyarrow as pa
-
-    columns = {
-        "shard": [shard] * len(entries),
-        "position": [each.position for each in entries],
-        "series_id": [each.series_id for each in entries],
-        "offset": [each.offset for each in entries],
-        "observation_id": [each.observation_id for each in entries],
-        "event_time": [each.event_time for each in entries],
-        "ingested_at": [each.ingested_at for each in entries],
-        "value": [each.value for each in entries],
-        "source": [NAME] * len(entries),
-    }
-    return pa.table(columns, schema=LOG.schema)
+def _rows(entries: Sequence[Entry], shard: int) -> arro3.Table:
+    return LOG.table(
+        {
+            "shard": [shard] * len(entries),
+            "position": [each.position for each in entries],
+            "series_id": [each.series_id for each in entries],
+            "offset": [each.offset for each in entries],
+            "observation_id": [each.observation_id for each in entries],
+            "event_time": [each.event_time for each in entries],
+            "ingested_at": [each.ingested_at for each in entries],
+            "value": [each.value for each in entries],
+            "source": [NAME] * len(entries),
+        }
+    )
 
 
 def _owner(path: Path) -> str:

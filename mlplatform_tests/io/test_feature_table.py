@@ -32,7 +32,7 @@ def log_of(names: list[str]) -> tuple[pa.Table, dict[str, Tail]]:
     """The log of these submissions, and the ends of its series as admission knows them."""
     tails: dict[str, Tail] = {}
     accepted, _ = admit(submissions(names), tails, set(), FAMILIES)
-    return log_rows(accepted, 0, 0), tails
+    return pa.table(log_rows(accepted, 0, 0)), tails
 
 
 NAMES = st.lists(st.sampled_from(["s1", "s2", "l1", "l2"]), min_size=1, max_size=40)

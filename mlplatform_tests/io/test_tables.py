@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+from mlplatform.io import tables
 from mlplatform.io.object_store import Conflict, ObjectStore, StoreUnavailable
-from mlplatform.io.tables import Table, TableSpec
+from mlplatform.io.tables import Table, TableSpec, literal
 from mlplatform.settings import Settings
 from mlplatform_tests.io.racing import race
 
@@ -147,6 +149,90 @@ def test_rows_are_read_by_a_condition(table: Table) -> None:
     table.append(rows(0, 3, shard=1), "b", 3)
     found = table.read(["value"], start=1, where=ds.field("shard") == 1)
     assert found["value"].to_pylist() == [101.0, 102.0]
+
+
+def test_rows_are_selected_by_an_sql_condition_in_order_of_positions(table: Table) -> None:
+    table.append(rows(0, 3, shard=1), "b", 3)
+    table.append(rows(3, 6, shard=1), "b", 6)
+    table.append(rows(0, 3), "a", 3)
+    found = list(table.select(["value", "position", "at"], "shard = 1 AND position >= 2"))
+    assert [row["value"] for row in found] == [102.0, 103.0, 104.0, 105.0]
+    assert found[0] == {"value": 102.0, "position": 2, "at": datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC)}
+    assert len(list(table.select(["value"]))) == 9
+    assert [row["position"] for row in table.select(["position"], "shard = 1", limit=2)] == [0, 1]
+
+
+def test_before_the_first_append_nothing_is_selected(table: Table) -> None:
+    assert list(table.select(["value"])) == []
+
+
+@pytest.mark.parametrize("text", ["o'clock", "''", "\\'", "-- 1", '"', "a\nb", "a\x00b", "%_", "日本", ""])
+def test_any_text_is_a_literal_of_a_condition(store: ObjectStore, text: str) -> None:
+    table = Table(TableSpec("texts", {"position": "int64", "text": "string"}, position="position"), store)
+    table.append(table.spec.table({"position": [0, 1], "text": [text, f"{text}'"]}), "a", 2)
+    assert list(table.select(["position", "text"], f"text = {literal(text)}")) == [
+        {"position": 0, "text": text}
+    ]
+
+
+def test_columns_of_python_values_become_rows_with_the_tables_types(store: ObjectStore) -> None:
+    types = {
+        "position": "int64",
+        "small": "int32",
+        "text": "string",
+        "number": "float64",
+        "at": "timestamp",
+    }
+    table = Table(TableSpec("all_types", types, position="position"), store)
+    columns = {
+        "position": [0, 1],
+        "small": [2**31 - 1, None],
+        "text": ["a", None],
+        "number": [0.1, None],
+        # A float has not so many digits.
+        "at": [datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC), None],
+    }
+    made = table.spec.table(columns)
+    assert pa.table(made).schema == table.spec.schema
+    table.append(made, "a", 2)
+    expected = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    assert list(table.select(list(columns))) == expected
+    assert table.read(list(columns)).to_pylist() == expected
+
+
+def test_a_column_that_is_not_given_is_said(table: Table) -> None:
+    with pytest.raises(KeyError, match="at"):
+        table.spec.table({"shard": [0], "position": [0], "value": [0.0]})
+
+
+def test_of_rows_made_of_columns_too_only_the_rest_is_written(table: Table) -> None:
+    at = [datetime(2026, 1, 1, tzinfo=UTC)] * 4
+    made = table.spec.table({"shard": [0] * 4, "position": range(4), "at": at, "value": [1.0] * 4})
+    assert table.append(made.slice(0, 2), "a", 2) == 2
+    assert table.append(made, "a", 4) == 2
+    assert positions(table) == [0, 1, 2, 3]
+
+
+def test_a_file_that_the_store_does_not_give_is_said_with_the_endpoint(
+    settings: Settings, store: ObjectStore, table: Table
+) -> None:
+    table.append(rows(0, 3), "a", 3)
+    for key in store.list("tables/numbers/shard=0/"):
+        store.delete(key)
+    with pytest.raises(StoreUnavailable, match=settings.s3.endpoint_url):
+        list(table.select(["value"]))
+
+
+def test_a_handle_is_opened_anew_now_and_then_and_nothing_is_lost(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "COMMITS_A_HANDLE", 3)
+    table.append(rows(0, 1), "a", 1)
+    first = table.open()
+    for position in range(1, 8):
+        assert table.append(rows(position, position + 1), "a", position + 1, expected={"a": position}) == 1
+    assert table.open() is not first
+    assert positions(table) == list(range(8))
 
 
 def test_a_new_column_is_null_in_the_rows_before_it(table: Table) -> None:

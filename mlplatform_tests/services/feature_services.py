@@ -20,7 +20,7 @@ from fastapi.testclient import TestClient
 from mlplatform.io.object_store import ObjectStore
 from mlplatform.io.observation_log import LOG, QUARANTINE
 from mlplatform.io.online_store import OnlineStore
-from mlplatform.io.tables import Table
+from mlplatform.io.tables import Table, TableSpec
 from mlplatform.services import logs
 from mlplatform.services.features import application
 from mlplatform.services.server import Service, listening, serve
@@ -69,10 +69,13 @@ class Place:
         return self.settings.data_directory / "services" / f"features-{SHARD}.db"
 
     def log(self) -> list[dict[str, Any]]:
-        return Table(LOG, ObjectStore(self.settings.s3)).read(list(LOG.columns)).to_pylist()
+        return self._rows(LOG)
 
     def quarantine(self) -> list[dict[str, Any]]:
-        return Table(QUARANTINE, ObjectStore(self.settings.s3)).read().to_pylist()
+        return self._rows(QUARANTINE)
+
+    def _rows(self, spec: TableSpec) -> list[dict[str, Any]]:
+        return list(Table(spec, ObjectStore(self.settings.s3)).select(list(spec.columns)))
 
     @contextmanager
     def client(self, ready: bool = True) -> Iterator[TestClient]:
