@@ -1,13 +1,14 @@
-"""A model service as the seed describes it: state in memory, synchronous routes, River's default engines."""
+"""A model service as the seed describes it: state in memory, synchronous routes, River's default engines, and
+rolling metrics that each call updates.
+"""
 
 from __future__ import annotations
 
 import os
-from collections import deque
 
 from fastapi import FastAPI
 from pydantic import BaseModel
-from river import ensemble, forest, linear_model, neighbors, preprocessing
+from river import ensemble, forest, linear_model, metrics, neighbors, preprocessing, utils
 
 ENGINES = {
     "linear_regression": lambda: linear_model.LinearRegression(),
@@ -29,7 +30,11 @@ class Features(BaseModel):
 
 app = FastAPI()
 model = preprocessing.StandardScaler() | ENGINES[os.environ["MODEL_NAME"]]()
-errors: dict[int, deque[tuple[float, float]]] = {window: deque(maxlen=window) for window in WINDOWS}
+errors = [
+    utils.Rolling(metric(), window)
+    for metric in (metrics.MAE, metrics.MSE, metrics.RMSE, metrics.MAPE)
+    for window in WINDOWS
+]
 
 
 @app.post("/predict_learn")
@@ -37,8 +42,8 @@ def predict_learn(observation: Observation) -> dict[str, float]:
     # Its forest says None at first, at which the seed's service fails.
     prediction = float(model.predict_one(observation.features) or 0.0)
     model.learn_one(observation.features, observation.target)
-    for window in errors.values():
-        window.append((observation.target, prediction))
+    for error in errors:
+        error.update(observation.target, prediction)
     return {"prediction": prediction}
 
 

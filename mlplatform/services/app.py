@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
@@ -177,7 +178,9 @@ class _Observed:
                 raise
             await failed()(scope, receive, observed)
         finally:
-            self._tell(scope, status or 500, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            # When the reply is on its way: the loop writes once nothing else is ready.
+            asyncio.get_running_loop().call_soon(self._tell, scope, status or 500, seconds)
 
     def _refusal(self, scope: Scope) -> Refused | None:
         headers = dict(scope["headers"])

@@ -7,11 +7,12 @@ by the function that FastAPI's route calls too; everything else goes on to FastA
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi.responses import JSONResponse
+from fastapi import Response
 from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +21,8 @@ from mlplatform.services.refusals import Refused, refusal, unavailable
 from mlplatform.services.security import Tokens
 
 JSON = b"application/json"
+# As FastAPI's, which makes an encoder for each reply.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 # A longer one is for FastAPI to refuse.
 LONGEST_KEY = 200
 
@@ -76,7 +79,8 @@ class Direct:
                 return
             # By which the requests are counted.
             scope["route"] = route
-            reply = JSONResponse(await route.answer(body, None if key is None else key.decode("latin-1")))
+            answer = await route.answer(body, None if key is None else key.decode("latin-1"))
+            reply = Response(_encode(answer), media_type="application/json")
         except Refused as refused:
             reply = refusal(refused)
         except TransientError as error:

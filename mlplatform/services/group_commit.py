@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from mlplatform.io.journal import Entry, Journal
 
@@ -13,7 +12,7 @@ from mlplatform.io.journal import Entry, Journal
 class GroupCommit:
     """Appends entries to a journal, as many at once as have come while the disk was busy.
 
-    Belongs to one event loop.
+    Belongs to the event loop on which it is made.
 
     Args:
         ended: is told of the entries of each append, and why it failed (None: they are on the disk), before
@@ -23,15 +22,16 @@ class GroupCommit:
     def __init__(
         self,
         journal: Journal,
-        ended: Callable[[Sequence[Entry], BaseException | None], None] = lambda entries, error: None,
+        ended: Callable[[Sequence[Entry], Exception | None], None] = lambda entries, error: None,
     ) -> None:
         self._journal = journal
         self._ended = ended
+        self._loop = asyncio.get_running_loop()
         # The threads that all share may be busy with a store that is slow.
         self._disk = ThreadPoolExecutor(1, "journal")
-        self._waiting: list[Entry] = []
-        self._done: asyncio.Future[None] | None = None
-        self._writing: asyncio.Future[None] | None = None
+        self._waiting: dict[asyncio.Future[None], Entry] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def waiting(self) -> int:
@@ -44,51 +44,50 @@ class GroupCommit:
         Raises:
             JournalUnavailable: it is not, nor is any entry that came later and waits.
         """
-        if self._done is None:
-            self._done = asyncio.get_running_loop().create_future()
-        done = self._done
-        self._waiting.append(entry)
-        if self._writing is None:
+        done = self._loop.create_future()
+        self._waiting[done] = entry
+        if self._idle.is_set():
             self._write()
-        # Who leaves does not take the others' commit along.
-        await asyncio.shield(done)
+        await done
 
     async def drain(self) -> None:
         """Returns when nothing waits any more."""
-        while self._writing is not None:
-            await asyncio.wait([self._writing])
+        await self._idle.wait()
 
     def _write(self) -> None:
-        entries, done = self._take()
-        loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(self._disk, self._journal.append, entries)
-        self._writing.add_done_callback(partial(self._written, entries, done))
+        taken, self._waiting = self._waiting, {}
+        self._idle.clear()
+        # Not the loop's run_in_executor, whose futures take longer than the way there and back.
+        self._disk.submit(self._append, taken)
 
-    def _written(
-        self, entries: Sequence[Entry], done: asyncio.Future[None], writing: asyncio.Future[None]
-    ) -> None:
-        self._writing = None
-        if error := writing.exception():
-            self._fail(entries, done, error)
-            return
-        self._ended(entries, None)
-        done.set_result(None)
+    def _append(self, taken: dict[asyncio.Future[None], Entry]) -> None:
+        """In the thread."""
+        error = None
+        try:
+            self._journal.append(list(taken.values()))
+        except Exception as raised:
+            error = raised
+        self._loop.call_soon_threadsafe(self._written, taken, error)
+
+    def _written(self, taken: dict[asyncio.Future[None], Entry], error: Exception | None) -> None:
+        self._answer(taken, error)
+        if error is not None:
+            # What waits behind a failed entry has a position that the journal will not reach.
+            behind, self._waiting = self._waiting, {}
+            self._answer(behind, error)
         if self._waiting:
             self._write()
+        else:
+            self._idle.set()
 
-    def _take(self) -> tuple[Sequence[Entry], asyncio.Future[None]]:
-        assert self._done is not None  # noqa: S101 - set before anything waits
-        taken = self._waiting, self._done
-        self._waiting, self._done = [], None
-        return taken
-
-    def _fail(self, entries: Sequence[Entry], done: asyncio.Future[None], error: BaseException) -> None:
-        """What waits behind a failed entry has a position that the journal will not reach."""
-        failed = [(entries, done)]
-        if self._done is not None:
-            failed.append(self._take())
-        for lost, waited_for in failed:
-            self._ended(lost, error)
-            waited_for.set_exception(error)
-            # Looked at, lest the loop complains where nobody waits any more.
-            waited_for.exception()
+    def _answer(self, taken: dict[asyncio.Future[None], Entry], error: Exception | None) -> None:
+        if taken:
+            self._ended(list(taken.values()), error)
+        for done in taken:
+            # Who has left is told no more.
+            if done.cancelled():
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)

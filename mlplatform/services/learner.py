@@ -247,7 +247,7 @@ class Learner:
             TransientError: it had no effect; the same call may be made again.
         """
         if call.observation_id is None:
-            return await self._learn(call, uuid.uuid4().hex)
+            return await self._learn(call, _new_id())
         key = (call.series_id, call.observation_id)
         if key in self._in_work:
             self.duplicates += 1
@@ -345,7 +345,7 @@ class Learner:
                 " memory allows, or send this one to another shard",
             )
 
-    def _committed(self, entries: Sequence[Entry], error: BaseException | None) -> None:
+    def _committed(self, entries: Sequence[Entry], error: Exception | None) -> None:
         if error is not None:
             self._discard(str(error))
             return
@@ -358,11 +358,12 @@ class Learner:
             raise Refused(503, f"{self.name} cannot learn series {call.series_id!r}: see the service's log")
         family = self.families.of(call.series_id)
         model = state.model(call.series_id) or Model(self.recipe, family)
-        lags, available = model.shown(np.array(call.lags or (), dtype=float))
+        given = np.array(call.lags or (), dtype=float)
+        lags, available = model.shown(given)
         known = tuple(lags[:available].tolist())
         now, last = datetime.now(UTC), state.last.get(call.series_id)
         before = last.event_time if last else None
-        if reason := _unfit(call, known, family) or _untimely(call, before, now):
+        if reason := _unfit(call.value, given, known, family) or _untimely(call, before, now):
             raise self.refuse(reason, call)
         offset = model.next_offset
         try:
@@ -610,13 +611,19 @@ class Learner:
         self._lost = reason
 
 
-def _unfit(call: Call, known: Sequence[float], family: Family) -> str | None:
-    """Why the numbers of a call cannot be learned."""
-    if not all(isfinite(each) for each in (call.value, *(call.lags or ()))):
+def _new_id() -> str:
+    """One that nobody has. They grow, so that the journal writes the ids of one moment side by side."""
+    return f"{time.time_ns():016x}{uuid.uuid4().hex[:16]}"
+
+
+def _unfit(value: float, given: np.ndarray, known: Sequence[float], family: Family) -> str | None:
+    """Why the numbers of a call cannot be learned; `given` are its lags, `known` those that are shown."""
+    sizes = np.abs(given)
+    if abs(value) <= LARGEST and (sizes <= LARGEST).all():
+        return family.band.reason(value, known)
+    if not (isfinite(value) and np.isfinite(sizes).all()):
         return "target and features must be finite numbers"
-    if abs(call.value) > LARGEST or any(abs(each) > LARGEST for each in call.lags or ()):
-        return f"too large: the size of target and features must not be above {LARGEST:g}"
-    return family.band.reason(call.value, known)
+    return f"too large: the size of target and features must not be above {LARGEST:g}"
 
 
 def _untimely(call: Call, before: datetime | None, now: datetime) -> str | None:
