@@ -99,7 +99,10 @@ class Addition(BaseModel):
 
 
 class NextFeatures(BaseModel):
-    """The features that the next observation of the series will have; `offset` is the last one's."""
+    """The features that the next observation of the series will have; `offset` is the last one's.
+
+    `source`: `memory` for a series of this service; `redis` for one of others, as its owner published it.
+    """
 
     series_id: str
     features: dict[str, float]
@@ -253,35 +256,42 @@ class Features:
         # What has begun goes on, also when its client leaves.
         return await asyncio.shield(adding)
 
-    def end_of(self, series_id: str) -> SeriesEnd:
+    def end_of(self, series_id: str) -> dict[str, Any]:
+        """What `SeriesEnd` has.
+
+        Raises:
+            Refused: the series is not owned here.
+        """
         series = self._committed.get(series_id)
         if series is None or series.tail.last_event_time is None:
             raise self._unknown(series_id)
         lags = self.lags(series_id)
-        return SeriesEnd(
-            series_id=series_id,
-            offset=series.offset,
-            observation_id=series.observation_id,
-            event_time=series.tail.last_event_time,
+        return {
+            "series_id": series_id,
+            "offset": series.offset,
+            "observation_id": series.observation_id,
+            "event_time": series.tail.last_event_time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
             **_features(series.values(lags), lags),
-        )
+        }
 
-    async def next_features(self, series_id: str) -> NextFeatures:
-        """From Redis if it has what is newest, else from memory; series of others from Redis alone."""
-        own, lags = self._committed.get(series_id), self.lags(series_id)
-        try:
-            found = await self._online.read(series_id)
-        except OnlineStoreUnavailable as error:
-            if own is None:
-                raise Refused(503, str(error), AGAIN) from error
-            found = None
-        if found and (own is None or found[0] == own.offset):
-            offset, values, source = found[0], tuple(found[1][:lags]), "redis"
-        elif own:
+    async def next_features(self, series_id: str) -> dict[str, Any]:
+        """From memory, which is the truth of the series that are owned here; those of others from Redis.
+
+        Raises:
+            Refused: nobody knows the series, or Redis is away and does not say.
+        """
+        lags = self.lags(series_id)
+        if own := self._committed.get(series_id):
             offset, values, source = own.offset, own.values(lags), "memory"
         else:
-            raise self._unknown(series_id)
-        return NextFeatures(series_id=series_id, offset=offset, source=source, **_features(values, lags))
+            try:
+                found = await self._online.read(series_id)
+            except OnlineStoreUnavailable as error:
+                raise Refused(503, str(error), AGAIN) from error
+            if found is None:
+                raise self._unknown(series_id)
+            offset, values, source = found[0], tuple(found[1][:lags]), "redis"
+        return {"series_id": series_id, **_features(values, lags), "offset": offset, "source": source}
 
     async def _add(self, given: Addition, name: str, known: bool) -> dict[str, Any]:
         """`known`: whether the observation may have been taken before."""
@@ -520,22 +530,24 @@ async def add(request: Request, given: Addition, key: Key = None) -> JSONRespons
     "/series/{series_id:path}",
     dependencies=[scope("features:read")],
     tags=["features"],
+    response_model=SeriesEnd,
     responses=UNKNOWN,
 )
-async def series(request: Request, series_id: SeriesPath) -> SeriesEnd:
+async def series(request: Request, series_id: SeriesPath) -> JSONResponse:
     """The end of a series that this service owns."""
-    return _features_of(request).end_of(series_id)
+    return JSONResponse(_features_of(request).end_of(series_id))
 
 
 @router.get(
     "/features/{series_id:path}",
     dependencies=[scope("features:read")],
     tags=["features"],
+    response_model=NextFeatures,
     responses=UNKNOWN,
 )
-async def features(request: Request, series_id: SeriesPath) -> NextFeatures:
+async def features(request: Request, series_id: SeriesPath) -> JSONResponse:
     """The features of the next observation of any series, also of the pipeline's."""
-    return await _features_of(request).next_features(series_id)
+    return JSONResponse(await _features_of(request).next_features(series_id))
 
 
 @router.get("/info", dependencies=[scope("features:read")], tags=["features"])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -136,7 +139,7 @@ def test_the_end_of_a_series(client: httpx.Client) -> None:
         "observation_id": "b",
         "event_time": "2026-02-01T00:00:00Z",
     }
-    assert client.get("/features/room/1").json() == {**expected, "source": "redis"}
+    assert client.get("/features/room/1").json() == {**expected, "source": "memory"}
     for path in ("/series/nobody", "/features/nobody"):
         assert client.get(path).status_code == 404
 
@@ -464,6 +467,40 @@ def test_flushes_come_by_themselves(place: Place) -> None:
         assert add(client, 2)["features"] == lags(1.0)
 
 
+# Run in a process of its own: what this one has imported says nothing.
+EVERYTHING = """
+import json, shutil, sys
+from mlplatform_tests.services.feature_services import Place, eventually
+
+place = Place(json.loads(sys.argv[1]))
+
+def add(client, **body):
+    return client.post("/add", json=body).json()
+
+with place.client() as client:
+    first = add(client, value=1, observation_id="a")
+    assert "not a number" in add(client, value=None)["detail"]
+    assert eventually(lambda: "features_journal_entries 0.0" in client.get("/metrics").text, 30)
+    # The log is there now, in which it is looked up.
+    assert add(client, value=1, series_id="new")["offset"] == 0
+assert len(place.quarantine()) == 1
+shutil.rmtree(place.settings.data_directory)
+with place.client() as client:
+    assert add(client, value=1, observation_id="a") == first
+    assert client.get("/features/default").json()["source"] == "memory"
+print(json.dumps(sorted({"numpy", "pandas", "pyarrow"} & set(sys.modules))))
+"""
+
+
+def test_a_service_has_no_need_of_what_takes_more_memory_than_itself(place: Place) -> None:
+    variables = json.dumps({**place.variables, "MLPLATFORM_FLUSH_SECONDS": "0.05"})
+    done = subprocess.run(
+        [sys.executable, "-c", EVERYTHING, variables], capture_output=True, text=True, timeout=2 * SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
 # Kills, and a check of the history that the clients saw
 
 
@@ -606,8 +643,9 @@ def test_without_redis_answers_stay_right_and_it_is_filled_when_it_is_back(
         for value in range(5):
             add(client, value)
         add(client, 5, "quiet")
+        place.redis.publish([("theirs", 0, [1.0])])
         assert not degraded(client)
-        assert client.get("/features/s").json()["source"] == "redis"
+        assert client.get("/features/theirs").json()["source"] == "redis"
         with servers.without("redis"):
             for value in range(5, 20):
                 answer = add(client, value)
