@@ -31,11 +31,11 @@ from mlplatform.errors import TransientError
 from mlplatform.io.champion_journal import ChampionJournal, Standing
 from mlplatform.io.results import FORECAST_STEPS
 from mlplatform.services.learner import Call
-from mlplatform.services.models import (
+from mlplatform.services.model_metrics import OTHER
+from mlplatform.services.model_requests import (
     BROKEN,
     INVALID,
     MOST_STEPS,
-    OTHER,
     OWNED,
     READ,
     WRITE,
@@ -44,14 +44,12 @@ from mlplatform.services.models import (
     Learned,
     Observed,
     Prediction,
-    Served,
-    accuracy,
     to_call,
     unfit_id,
-    values_ahead,
 )
 from mlplatform.services.refusals import Refused
 from mlplatform.services.security import scope
+from mlplatform.services.served import Served, accuracy, values_ahead
 from mlplatform.settings import ConfigurationError, Settings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -341,7 +339,7 @@ async def predict_learn(
     champion = _champion(request)
     first = next(iter(champion.served.values()))
     given = idempotency_key if observed.observation_id is None else observed.observation_id
-    return JSONResponse(await champion.learn(to_call(first, observed, given)))
+    return JSONResponse(await champion.learn(to_call(first.learner, observed, given)))
 
 
 @router.post(

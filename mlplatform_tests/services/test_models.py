@@ -30,8 +30,9 @@ from mlplatform.io.prediction_table import PREDICTIONS
 from mlplatform.io.stores import Stores
 from mlplatform.io.tables import Table
 from mlplatform.local.stack import RunningStack
-from mlplatform.services import models, pipeline_models
-from mlplatform.services.models import SEED_NAMES, Stream, application
+from mlplatform.services import pipeline_models, served
+from mlplatform.services.models import SEED_NAMES, application
+from mlplatform.services.served import Stream
 from mlplatform.settings import ConfigurationError, Settings
 from mlplatform_tests.domain.recipe_checks import series
 from mlplatform_tests.graphs import Graph, failure_message, replay
@@ -389,7 +390,7 @@ def test_what_the_pipeline_learned_is_asked_and_not_taught(
     settings: Settings, stack: RunningStack, monkeypatch
 ) -> None:
     monkeypatch.setattr(pipeline_models, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(models.declaration, "families", lambda: families)
+    monkeypatch.setattr(served.declaration, "families", lambda: families)
     graph = Graph(
         {**settings.variables, "MLPLATFORM_REDIS_URL": Settings(stack.variables).redis_url},
         [replay(last=60)],
@@ -438,12 +439,12 @@ def test_a_snapshot_that_cannot_be_read_still_says_whose_the_series_are(
 
 
 def entry(position: int) -> Entry:
-    now = models.datetime.now(models.UTC)
+    now = datetime.now(UTC)
     return Entry(position, "s", position, f"o{position}", now, 1.0, {"prediction": 0.5}, now, ())
 
 
 def test_who_listens_too_slowly_hears_how_much_was_lost(monkeypatch) -> None:
-    monkeypatch.setattr(models, "LONGEST_STREAM", 3)
+    monkeypatch.setattr(served, "LONGEST_STREAM", 3)
 
     async def story() -> list[str]:
         stream = Stream()
