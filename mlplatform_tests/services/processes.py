@@ -58,6 +58,11 @@ class Process:
         """The exit code."""
         assert self._process
         self._process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code of a process that ends by itself."""
+        assert self._process
         return self._process.wait(timeout=SECONDS)
 
 
