@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from numbers import Real
@@ -79,6 +79,7 @@ def admit(
     known: set[tuple[str, str]],
     families: Families,
     until: datetime | None = None,
+    elsewhere: Collection[str] = (),
 ) -> tuple[list[Observation], list[Refusal]]:
     """Decides which submissions become observations, in the order of their event times.
 
@@ -90,6 +91,7 @@ def admit(
         tails: the ends of the series' logs; moved on in place.
         known: the (series_id, observation_id) that the log already holds; grows in place.
         until: the latest event time that is believed; a later one would make all others late.
+        elsewhere: series that are not for this log, since others own them.
     """
     accepted: list[Observation] = []
     refused: list[Refusal] = []
@@ -97,7 +99,7 @@ def admit(
         series_id = submission.series_id
         family = families.of(series_id) if isinstance(series_id, str) else families.of("")
         tail = tails.get(series_id, Tail())
-        reason = _reason_to_refuse(submission, tail, known, family.band, until)
+        reason = _reason_to_refuse(submission, tail, known, family.band, until, elsewhere)
         if reason:
             refused.append(Refusal(submission, reason))
             continue
@@ -124,11 +126,20 @@ def _by_event_time(submission: Submission) -> tuple[float, int, str]:
 
 
 def _reason_to_refuse(
-    submission, tail: Tail, known, band: AbsurdityBand, until: datetime | None
+    submission,
+    tail: Tail,
+    known,
+    band: AbsurdityBand,
+    until: datetime | None,
+    elsewhere: Collection[str],
 ) -> str | None:
     value, event_time = submission.value, submission.event_time
     if not isinstance(submission.series_id, str) or not submission.series_id:
         return "no series_id"
+    if submission.series_id in elsewhere:
+        return (
+            f"elsewhere: series {submission.series_id!r} belongs to a service, which learns it: send it there"
+        )
     if isinstance(value, bool) or not isinstance(value, Real):
         return f"not a number: {str(value)[:40]!r}"
     # Compared, not converted: an int may be larger than any float.

@@ -25,18 +25,19 @@ from mlplatform.domain.model import Model
 from mlplatform.domain.recipes import load_recipes
 from mlplatform.io.journal import Entry
 from mlplatform.io.object_store import ObjectStore
-from mlplatform.io.observation_log import QUARANTINE
+from mlplatform.io.observation_log import LOG, QUARANTINE
 from mlplatform.io.prediction_table import PREDICTIONS
 from mlplatform.io.stores import Stores
 from mlplatform.io.tables import Table
 from mlplatform.local.stack import RunningStack
-from mlplatform.services import pipeline_models, served
+from mlplatform.services import features, pipeline_models, served
 from mlplatform.services.models import SEED_NAMES, application
 from mlplatform.services.served import Stream
-from mlplatform.settings import ConfigurationError, Settings
+from mlplatform.settings import FIRST_SERVICE_SHARD, ConfigurationError, Settings
 from mlplatform_tests.domain.recipe_checks import series
-from mlplatform_tests.graphs import Graph, failure_message, replay
+from mlplatform_tests.graphs import Graph, failure_message, pushed, replay
 from mlplatform_tests.services.processes import process
+from mlplatform_tests.local.processes import eventually
 from mlplatform_tests.services.test_learner import addresses, changed
 
 RECIPES = load_recipes()
@@ -416,6 +417,29 @@ def test_what_the_pipeline_learned_is_asked_and_not_taught(
     mine = Table(PREDICTIONS, ObjectStore(settings.s3)).read(where=ds.field("shard") >= 1000)
     assert len(mine) == 10
     assert {row["series_id"] for row in graph.stores.frames.read("champion/0").to_pylist()} == {"retail"}
+
+
+def test_what_a_service_learned_is_not_learned_by_the_pipeline(
+    settings: Settings, stack: RunningStack
+) -> None:
+    """Nor what the feature service has: a series has one owner."""
+    everywhere = changed(settings, MLPLATFORM_REDIS_URL=Settings(stack.variables).redis_url)
+    with TestClient(features.application(everywhere)) as service:
+        assert eventually(
+            lambda: service.post("/add", json={"series_id": "added", "value": 1.0}).is_success, 30
+        )
+    with client(settings) as service:
+        learn(service, 0, 1)
+    graph = Graph(everywhere.variables, models=["linear"])
+    graph.push(*(pushed(series_id, 0, 2.0) for series_id in ("added", "default", "room")))
+    assert graph.run().success
+    refused = Stores(settings).table(QUARANTINE.name).read().to_pylist()
+    assert sorted((row["series_id"], row["reason"][:9]) for row in refused) == [
+        ("added", "elsewhere"),
+        ("default", "elsewhere"),
+    ]
+    log = Stores(settings).table(LOG.name).read(where=ds.field("shard") < FIRST_SERVICE_SHARD)
+    assert log["series_id"].to_pylist() == ["room"]
 
 
 def test_a_snapshot_that_cannot_be_read_still_says_whose_the_series_are(

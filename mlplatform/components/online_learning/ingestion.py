@@ -1,6 +1,6 @@
 """The step that turns what sources submit into the log."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -22,9 +22,11 @@ from mlplatform.io.observation_log import (
     quarantine_rows,
     source_stream,
 )
+from mlplatform.io.prediction_table import PREDICTIONS
 from mlplatform.io.tables import Table
 from mlplatform.resources.io_managers import Append
 from mlplatform.resources.stores import Stores
+from mlplatform.settings import FIRST_SERVICE_SHARD
 
 FEW_SERIES = 20
 WARN_AFTER, FAIL_AFTER = timedelta(minutes=3), timedelta(minutes=10)
@@ -102,6 +104,20 @@ def _known(log: Table, shard: int, submissions: Sequence[Submission]) -> set[tup
         within &= ds.field("series_id").isin(sorted(series))
     rows = log.read(["series_id", "observation_id"], where=within & (ds.field("shard") == shard))
     return set(zip(rows["series_id"].to_pylist(), rows["observation_id"].to_pylist(), strict=True))
+
+
+def _of_services(stores: Stores, new: Collection[object]) -> set[str]:
+    """Which of the series that are new here a service owns, in its shard of the log or of the predictions."""
+    import pyarrow.dataset as ds
+
+    names = sorted(series_id for series_id in new if isinstance(series_id, str))
+    if not names:
+        return set()
+    owned = ds.field("series_id").isin(names) & (ds.field("shard") >= FIRST_SERVICE_SHARD)
+    tables = (stores.table(LOG.name), stores.table(PREDICTIONS.name))
+    return {
+        name for table in tables for name in table.read(["series_id"], where=owned)["series_id"].to_pylist()
+    }
 
 
 def _checks(
@@ -192,6 +208,7 @@ def _ingest(context, graph: OnlineGraph, config: IngestionConfig, stores: Stores
         _known(log, shard, submissions),
         graph.families,
         until=datetime.now(UTC) + BELIEVED_CLOCK_ERROR,
+        elsewhere=_of_services(stores, {each.series_id for each in submissions} - set(tails)),
     )
 
     for name in {refusal.submission.source for refusal in refused}:
