@@ -30,6 +30,7 @@ from mlplatform.domain.recipe import Recipe
 from mlplatform.errors import TransientError
 from mlplatform.io.champion_journal import ChampionJournal, Standing
 from mlplatform.io.results import FORECAST_STEPS
+from mlplatform.services.direct import DirectRoute
 from mlplatform.services.learner import Call
 from mlplatform.services.model_metrics import OTHER
 from mlplatform.services.model_requests import (
@@ -336,10 +337,7 @@ async def predict_learn(
     Where a model fails, the reply names it, and the observation_id with which to give the observation again:
     then those learn it that have not.
     """
-    champion = _champion(request)
-    first = next(iter(champion.served.values()))
-    given = idempotency_key if observed.observation_id is None else observed.observation_id
-    return JSONResponse(await champion.learn(to_call(first.learner, observed, given)))
+    return JSONResponse(await _learned(_champion(request), observed, idempotency_key))
 
 
 @router.post(
@@ -388,6 +386,17 @@ async def model_metrics(
     if not told:
         told["message"] = "No predictions available yet"
     return JSONResponse(told | {"model_info": {"model_name": CHAMPION} | champion.summary()})
+
+
+def direct_route(champion: Callable[[], Champion]) -> DirectRoute:
+    """What clients ask again and again."""
+    path = f"{router.prefix}/predict_learn"
+    return DirectRoute(path, WRITE, Observed, lambda body, key: _learned(champion(), body, key))
+
+
+async def _learned(champion: Champion, observed: Observed, key: str | None) -> dict[str, Any]:
+    first = next(iter(champion.served.values()))
+    return await champion.learn(to_call(first.learner, observed, key))
 
 
 def _champion(request: Request) -> Champion:

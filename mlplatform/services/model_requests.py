@@ -75,12 +75,17 @@ class Forecast(BaseModel):
     forecast: list[Step]
 
 
-def to_call(learner: Learner, observed: Observed, observation_id: str | None) -> Call:
+def to_call(learner: Learner, observed: Observed, key: str | None) -> Call:
     """What the request tells the learner.
+
+    Args:
+        learner: its quarantine gets what is refused.
+        key: names the observation where the body does not.
 
     Raises:
         Refused: features, ids or time are not as they must be.
     """
+    observation_id = key if observed.observation_id is None else observed.observation_id
     call = Call(observed.series_id, None, observed.target, observation_id, observed.event_time)
     if reason := unfit_id("series_id", observed.series_id) or (
         observation_id is not None and unfit_id("observation_id", observation_id)

@@ -108,6 +108,8 @@ def application(settings: Settings, names: Sequence[str] = ()) -> FastAPI:
                 app.state.direct[route.path] = route
     if not single:
         app.include_router(champion.router, tags=["champion"])
+        route = champion.direct_route(lambda: app.state.champion)
+        app.state.direct[route.path] = route
     app.include_router(_common_routes(recipes, health=not single))
     return app
 
@@ -281,9 +283,7 @@ def _direct_routes(prefix: str, served: Callable[[], Served]) -> Iterator[Direct
 
 
 async def _learned(served: Served, observed: Observed, key: str | None) -> dict[str, Any]:
-    call = to_call(
-        served.learner, observed, key if observed.observation_id is None else observed.observation_id
-    )
+    call = to_call(served.learner, observed, key)
     state = served.learner.state
     if state is None or observed.series_id not in state.last:
         await served.pipeline.look()

@@ -36,8 +36,8 @@ from mlplatform.services.served import Stream
 from mlplatform.settings import FIRST_SERVICE_SHARD, ConfigurationError, Settings
 from mlplatform_tests.domain.recipe_checks import series
 from mlplatform_tests.graphs import Graph, failure_message, pushed, replay
-from mlplatform_tests.services.processes import process
 from mlplatform_tests.local.processes import eventually
+from mlplatform_tests.services.processes import process
 from mlplatform_tests.services.test_learner import addresses, changed
 
 RECIPES = load_recipes()
