@@ -65,16 +65,26 @@ class OnlineStore:
         Raises:
             OnlineStoreUnavailable: Redis does not answer.
         """
-        import redis
+        from redis.exceptions import NoScriptError, RedisError
 
+        series = list(newest)
         try:
-            publish = self._redis.register_script(_PUBLISH)
-            pipeline = self._redis.pipeline(transaction=False)
-            for series_id, offset, values in newest:
-                publish(self._keys(series_id), [offset, len(values), *map(repr, values)], client=pipeline)
-            return sum(pipeline.execute())
-        except redis.RedisError as error:
+            try:
+                return self._publish(series)
+            except NoScriptError:
+                # As a new Redis says. To ask before takes as long as to publish.
+                self._redis.script_load(_PUBLISH)
+                return self._publish(series)
+        except RedisError as error:
             raise OnlineStoreUnavailable(f"Redis: {error}; look at `mlplatform status`") from error
+
+    def _publish(self, newest: Sequence[tuple[str, int, Sequence[float]]]) -> int:
+        script = self._redis.register_script(_PUBLISH).sha
+        pipeline = self._redis.pipeline(transaction=False)
+        for series_id, offset, values in newest:
+            keys = self._keys(series_id)
+            pipeline.evalsha(script, len(keys), *keys, offset, len(values), *map(repr, values))
+        return sum(pipeline.execute())
 
     def push(self, series_id: str, offset: int, value: float, keep: int) -> list[float]:
         """Adds one value and returns the newest `keep`, newest first, in one call.

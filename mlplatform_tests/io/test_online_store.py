@@ -53,6 +53,13 @@ def test_many_series_are_published_in_one_call(online: OnlineStore) -> None:
     assert [online.read(name) for name in names] == [(at, newest(at)) for at in range(148)]
 
 
+def test_a_redis_that_has_forgotten_the_script_is_told_it_again(online: OnlineStore, series: str) -> None:
+    online.publish([(series, 0, newest(0))])
+    online._redis.script_flush()
+    assert online.publish([(series, 1, newest(1)), (new_series(), 0, newest(0))]) == 2
+    assert online.read(series) == (1, newest(1))
+
+
 def test_publishing_nothing_changes_nothing(online: OnlineStore) -> None:
     assert online.publish([]) == 0
 
