@@ -21,7 +21,7 @@ def test_minutes_of_traffic_leave_nothing_behind_but_what_was_sent(
     soaked = soak(Settings({**own, "MLPLATFORM_FLUSH_SECONDS": "1"}), 240, ["linear_regression"])
     assert list(soaked.memory) == ["ingestion", "features", "linear_regression"]
     # Of so few observations most is what a process makes once.
-    assert all(soaked.growth(name) < 1.3 for name in soaked.memory), soaked.told()
+    assert all(soaked.growth(name) < 1.15 for name in soaked.memory), soaked.told()
     assert all(20 < size / soaked.observations < 2_000 for size in soaked.disk.values()), soaked.told()
 
 
