@@ -25,6 +25,7 @@ NAMES = (
     "serving",
     "pipelines",
     "model_services",
+    "feature_services",
 )
 
 

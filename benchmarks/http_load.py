@@ -1,7 +1,8 @@
 """Sends requests over some connections, and tells how long each took: `python -m benchmarks.http_load`.
 
-Reads `{"port", "path", "bodies", "connections", "rate"}` as JSON from stdin. With a `rate` (requests a
-second), each is sent at its time, and counts from then, whether or not the ones before were answered.
+Reads `{"method", "port", "path", "bodies", "connections", "rate"}` as JSON from stdin. With a `rate`
+(requests a second), each is sent at its time, and counts from then, whether or not the ones before were
+answered.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import uvloop
 
 
 async def main(asked: dict) -> dict[str, object]:
+    first = f"{asked['method']} {asked['path']}"
     requests = [
         (
-            f"POST {asked['path']} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            f"{first} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n{body}"
         ).encode()
         for body in asked["bodies"]

@@ -131,8 +131,17 @@ def wait(port: int, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"the service on port {port} does not answer")
 
 
-def load(port: int, path: str, bodies: list[str], clients: int, rate: float | None = None) -> dict:
-    asked = {"port": port, "path": path, "bodies": bodies, "connections": clients, "rate": rate}
+def load(
+    port: int, path: str, bodies: list[str], clients: int, rate: float | None = None, method: str = "POST"
+) -> dict:
+    asked = {
+        "method": method,
+        "port": port,
+        "path": path,
+        "bodies": bodies,
+        "connections": clients,
+        "rate": rate,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.http_load"],
         input=json.dumps(asked),
