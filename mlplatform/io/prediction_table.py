@@ -6,18 +6,19 @@ A model's rows in the shard of a service are also the log of what that service w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mlplatform.io.tables import TableSpec
+from mlplatform.io.journal import Entry
+from mlplatform.io.tables import Table, TableSpec, literal
 
 if TYPE_CHECKING:
+    import arro3.core as arro3
     import numpy as np
     import pyarrow as pa
 
     from mlplatform.domain.families import Families
     from mlplatform.domain.model import FeatureRows
-    from mlplatform.io.journal import Entry
 
 PREDICTIONS = TableSpec(
     "predictions",
@@ -37,6 +38,18 @@ PREDICTIONS = TableSpec(
     },
     position="position",
     partition_by=("model",),
+)
+
+# Of a row in the shard of a service, what its entry in the journal had.
+ENTRY_COLUMNS = (
+    "position",
+    "series_id",
+    "offset",
+    "event_time",
+    "value",
+    "prediction",
+    "observation_id",
+    "lags",
 )
 
 
@@ -80,51 +93,65 @@ def prediction_rows(
     return pa.Table.from_arrays(arrays, schema=schema).sort_by("position")
 
 
-def served_rows(entries: Sequence[Entry], model: str, version: str, shard: int) -> pa.Table:
+def served_rows(entries: Sequence[Entry], model: str, version: str, shard: int) -> arro3.Table:
     """One row for each entry of a model service's journal; `lags` are the earlier values that there were."""
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(
-        [
-            {
-                "model": model,
-                "shard": shard,
-                "position": entry.position,
-                "series_id": entry.series_id,
-                "offset": entry.offset,
-                "event_time": entry.event_time,
-                "value": entry.value,
-                "prediction": entry.answer["prediction"],
-                "model_version": version,
-                "observation_id": entry.observation_id,
-                "lags": entry.lags,
-            }
-            for entry in entries
-        ],
-        schema=PREDICTIONS.schema,
+    count = len(entries)
+    return PREDICTIONS.table(
+        {
+            "model": [model] * count,
+            "shard": [shard] * count,
+            "position": [each.position for each in entries],
+            "series_id": [each.series_id for each in entries],
+            "offset": [each.offset for each in entries],
+            "event_time": [each.event_time for each in entries],
+            "value": [each.value for each in entries],
+            "prediction": [each.answer["prediction"] for each in entries],
+            "model_version": [version] * count,
+            "observation_id": [each.observation_id for each in entries],
+            "lags": [each.lags or () for each in entries],
+        }
     )
 
 
-def shown_rows(served: pa.Table, families: Families) -> FeatureRows:
-    """What the model was shown in each row of a service's shard, as far as the series' family has lags."""
+def served_entries(table: Table, model: str, shard: int, start: int) -> Iterator[Entry]:
+    """The rows of a service's shard from position `start` on as the entries that they were, in order.
+
+    But for the time when they came, which the table does not have.
+    """
+    where = f"model = {literal(model)} AND shard = {shard} AND position >= {start}"
+    for row in table.select(ENTRY_COLUMNS, where):
+        answer = {name: row[name] for name in ("prediction", "series_id", "observation_id", "offset")}
+        yield Entry(
+            row["position"],
+            row["series_id"],
+            row["offset"],
+            row["observation_id"],
+            row["event_time"],
+            row["value"],
+            answer,
+            row["event_time"],
+            tuple(row["lags"]),
+        )
+
+
+def shown_rows(entries: Sequence[Entry], families: Families) -> FeatureRows:
+    """What the model was shown of each entry, as far as the series' family has lags."""
     import numpy as np
 
     from mlplatform.domain.model import FeatureRows
 
-    series_ids = served["series_id"].to_pylist()
-    width = {series_id: families.of(series_id).lags for series_id in set(series_ids)}
-    lags = np.zeros((len(served), families.widest))
-    available = np.zeros(len(served), dtype=np.int64)
-    for row, (series_id, shown) in enumerate(zip(series_ids, served["lags"].to_pylist(), strict=True)):
-        known = shown[: width[series_id]]
+    lags = np.zeros((len(entries), families.widest))
+    available = np.zeros(len(entries), dtype=np.int64)
+    for row, entry in enumerate(entries):
+        known = (entry.lags or ())[: families.of(entry.series_id).lags]
         available[row] = len(known)
         lags[row, : len(known)] = known
     return FeatureRows(
-        position=served["position"].to_numpy(),
-        series_id=np.array(series_ids, dtype=object),
-        offset=served["offset"].to_numpy(),
-        event_time=served["event_time"].to_numpy(),
-        value=served["value"].to_numpy(),
+        position=np.array([each.position for each in entries]),
+        series_id=np.array([each.series_id for each in entries], dtype=object),
+        offset=np.array([each.offset for each in entries]),
+        event_time=np.array([each.event_time.replace(tzinfo=None) for each in entries], "datetime64[us]"),
+        value=np.array([each.value for each in entries]),
         available=available,
         lags=lags,
     )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import wraps
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mlplatform.io.object_store import Conflict, ObjectStore
@@ -62,19 +63,13 @@ class TableSpec:
         return pa.schema(self.arrow_schema)
 
     def table(self, columns: Mapping[str, Sequence[Any]]) -> arro3.Table:
-        """The values of all columns as a table that can be appended; there is no way to make lists.
+        """The values of all columns as a table that can be appended.
 
         Made without pyarrow, which with pandas, that it looks for, takes 80 MB of a process.
         """
-        from arro3.core import Array, DataType, Table
+        from arro3.core import Table
 
-        arrays = [
-            # arro3 does not take a datetime.
-            Array([_micros(each) for each in columns[field.name]], DataType.int64()).cast(field.type)
-            if DataType.is_timestamp(field.type)
-            else Array(columns[field.name], field.type)
-            for field in self.arrow_schema
-        ]
+        arrays = [_array(columns[field.name], field.type) for field in self.arrow_schema]
         return Table.from_arrays(arrays, schema=self.arrow_schema)
 
     @property
@@ -313,6 +308,19 @@ class Table:
             if not any(said in str(error) for said in ("Generic S3 error", "Object Store error")):
                 raise
             raise self._store.unavailable(error) from error
+
+
+def _array(values: Sequence[Any], kind: arro3.DataType) -> arro3.Array:
+    """As arro3 itself makes one, and of datetimes and lists of numbers, of which it does not."""
+    from arro3.core import Array, DataType, list_array
+
+    if DataType.is_timestamp(kind):
+        return Array([_micros(each) for each in values], DataType.int64()).cast(kind)
+    if DataType.is_list(kind):
+        ends = accumulate(map(len, values), initial=0)
+        numbers = list(chain.from_iterable(values))
+        return list_array(Array(list(ends), DataType.int32()), Array(numbers, DataType.float64()), type=kind)
+    return Array(values, kind)
 
 
 def literal(text: str) -> str:

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,7 +40,13 @@ from mlplatform.errors import PlatformError, TransientError
 from mlplatform.io.journal import Entry, Journal, JournalUnavailable
 from mlplatform.io.object_store import Conflict
 from mlplatform.io.observation_log import QUARANTINE, owner_stream, quarantine_rows
-from mlplatform.io.prediction_table import PREDICTIONS, prediction_stream, served_rows, shown_rows
+from mlplatform.io.prediction_table import (
+    PREDICTIONS,
+    prediction_stream,
+    served_entries,
+    served_rows,
+    shown_rows,
+)
 from mlplatform.io.states import State, versions_of
 from mlplatform.io.stores import Stores
 from mlplatform.io.tables import Table
@@ -47,7 +54,7 @@ from mlplatform.services.group_commit import GroupCommit
 from mlplatform.services.refusals import Refused
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    import arro3.core as arro3
 
 # Raised when what a service adds to the models in its snapshot changes its meaning.
 FORMAT = "1"
@@ -432,7 +439,8 @@ class Learner:
         head = table.head(self._stream)
         if journal.next_position == 0 and head:
             log.warning("%s: the journal is new, the table has %d observations", self.name, head)
-            journal.restore(head, _answers(self._rows(table, 0)))
+            served = served_entries(table, self.recipe.name, self.shard, 0)
+            journal.restore(head, [(each.series_id, each.observation_id, each.answer) for each in served])
         if journal.next_position < head:
             raise NotOwner(
                 f"{self.journal_path} ends at {journal.next_position}, and the table of predictions has"
@@ -470,10 +478,11 @@ class Learner:
         state = state or Learned(ModelSet((self.recipe,), self.families))
         state.models.behind = behind
         self._snapshot_position = state.position
-        if state.position < head:
-            self._replay(state, self._rows(table, state.position))
+        served = served_entries(table, self.recipe.name, self.shard, state.position)
+        while state.position < head and (entries := list(islice(served, BATCH))):
+            self._replay(state, entries)
         while entries := self._journal.since(state.position, BATCH):
-            self._replay(state, served_rows(entries, self.recipe.name, self.recipe.digest, self.shard))
+            self._replay(state, entries)
         self._warm()
         return state
 
@@ -481,29 +490,22 @@ class Learner:
         """Takes the shard: who had it before can append no more."""
         for _ in range(CLAIMS):
             token = table.head(self._owner) + 1
+            nothing = served_rows([], self.recipe.name, self.recipe.digest, self.shard)
             try:
-                table.append(
-                    PREDICTIONS.schema.empty_table(), self._owner, token, expected={self._owner: token - 1}
-                )
+                table.append(nothing, self._owner, token, expected={self._owner: token - 1})
             except Conflict:
                 continue
             return token
         raise Unavailable(f"shard {self.shard} of {self.name} is being taken by others again and again")
 
-    def _rows(self, table: Table, start: int) -> pa.Table:
-        import pyarrow.dataset as ds
-
-        mine = (ds.field("shard") == self.shard) & (ds.field("model") == self.recipe.name)
-        return table.read(list(PREDICTIONS.columns), start, mine)
-
-    def _replay(self, state: Learned, served: pa.Table) -> None:
+    def _replay(self, state: Learned, entries: Sequence[Entry]) -> None:
         """Learns again what was learned before."""
-        rows = shown_rows(served, self.families)
+        rows = shown_rows(entries, self.families)
         with np.errstate(all="ignore"):
             state.models.fold(rows.without(state.models.behind))
-        for entry in _entries(served):
+        for entry in entries:
             state.last[entry.series_id] = entry
-        state.position = int(rows.position[-1]) + 1
+        state.position = entries[-1].position + 1
 
     def _warm(self) -> None:
         """Lets what is compiled or imported at the first use be so before a client waits for it."""
@@ -558,7 +560,7 @@ class Learner:
         self._snapshot_position = position
         self._journal.forget(position)
 
-    def _append(self, table: Table, rows: pa.Table, head: int) -> None:
+    def _append(self, table: Table, rows: arro3.Table, head: int) -> None:
         assert self._token is not None  # noqa: S101 - the first recovery has taken it
         try:
             table.append(rows, self._stream, head, expected={self._owner: self._token})
@@ -631,25 +633,3 @@ def _untimely(call: Call, before: datetime | None, now: datetime) -> str | None:
     if call.event_time is None:
         return None
     return untimely(call.event_time, before, now + BELIEVED_CLOCK_ERROR)
-
-
-def _answers(served: pa.Table) -> list[tuple[str, str, dict[str, Any]]]:
-    return [(entry.series_id, entry.observation_id, entry.answer) for entry in _entries(served)]
-
-
-def _entries(served: pa.Table) -> list[Entry]:
-    """Rows of the table as the entries that they were, but for the time when they came."""
-    return [
-        Entry(
-            row["position"],
-            row["series_id"],
-            row["offset"],
-            row["observation_id"],
-            row["event_time"],
-            row["value"],
-            {name: row[name] for name in ("prediction", "series_id", "observation_id", "offset")},
-            row["event_time"],
-            tuple(row["lags"]),
-        )
-        for row in served.to_pylist()
-    ]

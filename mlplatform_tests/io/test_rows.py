@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,7 +16,13 @@ from mlplatform.domain.recipes import load_recipes
 from mlplatform.io.journal import Entry
 from mlplatform.io.object_store import ObjectStore
 from mlplatform.io.observation_log import LOG, QUARANTINE, log_rows, quarantine_rows
-from mlplatform.io.prediction_table import PREDICTIONS, prediction_rows, served_rows, shown_rows
+from mlplatform.io.prediction_table import (
+    PREDICTIONS,
+    prediction_rows,
+    served_entries,
+    served_rows,
+    shown_rows,
+)
 from mlplatform.io.results import Frames, forecast_frame, metrics_frame
 from mlplatform.io.tables import Table
 
@@ -89,7 +96,13 @@ def test_what_a_service_was_told_comes_back_as_what_its_model_was_shown(store: O
     stored = table.read()
     assert [row["observation_id"] for row in stored.to_pylist()] == ["id 0", "id 1", "id 2", "id 3"]
     assert [row["prediction"] for row in stored.to_pylist()] == [0.1 * at for at in range(4)]
-    found = shown_rows(stored, families)
+    again = list(served_entries(table, "knn", 1000, 7))
+    assert [each.answer.pop("prediction") for each in again] == [0.1 * at for at in range(4)]
+    assert [replace(each, answer={}) for each in again] == [replace(each, answer={}) for each in entries]
+    assert [each.position for each in served_entries(table, "knn", 1000, 9)] == [9, 10]
+    assert list(served_entries(table, "knn", 1001, 0)) == list(served_entries(table, "amf", 1000, 0)) == []
+    found = shown_rows(again, families)
+    assert found.event_time.tolist() == [TIME.replace(tzinfo=None)] * 4
     assert found.series_id.tolist() == list(shown)
     assert found.available.tolist() == [3, 2, 0, 2]
     width = families.widest
