@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from mlplatform.io.champion_tracking import ChampionTracking
 from mlplatform.io.failures import Failures
 from mlplatform.io.feature_table import FEATURES
 from mlplatform.io.leases import Leases
@@ -19,6 +19,9 @@ from mlplatform.io.sources.push import INBOX
 from mlplatform.io.states import StateStore
 from mlplatform.io.tables import Table
 from mlplatform.settings import Settings
+
+if TYPE_CHECKING:
+    from mlplatform.io.champion_tracking import ChampionTracking
 
 TABLES = {spec.name: spec for spec in (LOG, QUARANTINE, FEATURES, PREDICTIONS, INBOX)}
 
@@ -59,6 +62,9 @@ class Stores:
 
     @cached_property
     def champion_tracking(self) -> ChampionTracking:
+        # Imports NumPy, of which the feature service has no need.
+        from mlplatform.io.champion_tracking import ChampionTracking
+
         return ChampionTracking(self.objects, self.settings)
 
     @cached_property

@@ -16,8 +16,8 @@ from mlplatform.domain.families import Families
 from mlplatform.domain.observations import Refusal, Tail
 from mlplatform.errors import PlatformError
 from mlplatform.io.journal import Entry, Journal
-from mlplatform.io.leases import Lease, Leases
-from mlplatform.io.object_store import Conflict, ObjectStore
+from mlplatform.io.leases import Lease
+from mlplatform.io.object_store import Conflict
 from mlplatform.io.observation_log import (
     LOG,
     QUARANTINE,
@@ -26,10 +26,9 @@ from mlplatform.io.observation_log import (
     quarantine_rows,
     source_stream,
 )
-from mlplatform.io.signing import Signer
-from mlplatform.io.snapshots import SnapshotStore
-from mlplatform.io.states import FORMAT, State, StateStore
-from mlplatform.io.tables import Table, literal
+from mlplatform.io.states import FORMAT, State
+from mlplatform.io.stores import Stores
+from mlplatform.io.tables import literal
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,12 +75,12 @@ class FeatureLog:
         self._journal = journal
         self._families = families
         self._versions = {"format": FORMAT, "families": families.version}
-        objects = ObjectStore(settings.s3)
-        self._log = Table(LOG, objects)
-        self._quarantine = Table(QUARANTINE, objects)
-        self._snapshots = SnapshotStore(objects, Signer.from_settings(settings))
-        self._states = StateStore(self._snapshots)
-        self._leases = Leases(objects, settings.lease_seconds)
+        stores = Stores(settings)
+        self._log = stores.table(LOG.name)
+        self._quarantine = stores.table(QUARANTINE.name)
+        self._snapshots = stores.snapshots
+        self._states = stores.states
+        self._leases = stores.leases
         self._owner = _owner(settings.data_directory / "services" / f"{NAME}-{self._shard}.owner")
         self._lease: Lease | None = None
         self._held = ExitStack()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI, Header, Path, Request
@@ -19,7 +19,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from mlplatform.domain.families import Families
-from mlplatform.domain.observations import Refusal, Submission, Tail, admit
+from mlplatform.domain.observations import (
+    BELIEVED_CLOCK_ERROR,
+    Refusal,
+    Submission,
+    Tail,
+    admit,
+    following,
+)
 from mlplatform.errors import PlatformError
 from mlplatform.io import declaration
 from mlplatform.io.journal import Entry, Journal, JournalUnavailable
@@ -28,6 +35,7 @@ from mlplatform.io.object_store import Conflict, StoreUnavailable
 from mlplatform.io.online_store import OnlineStore, OnlineStoreUnavailable
 from mlplatform.io.sources.replay import parse_time
 from mlplatform.services.app import create_app
+from mlplatform.services.direct import DirectRoute
 from mlplatform.services.feature_log import NAME, FeatureLog, NotOwner, Series, move_on
 from mlplatform.services.group_commit import GroupCommit
 from mlplatform.services.online_features import OnlineFeatures
@@ -36,8 +44,6 @@ from mlplatform.services.security import scope
 from mlplatform.settings import FIRST_SERVICE_SHARD, Settings
 
 LONGEST_ID = 200
-# A producer's clock may be fast; what is dated later than this would block its series.
-BELIEVED_CLOCK_ERROR = timedelta(days=1)
 # Refusals that wait for the quarantine; more than these are counted only.
 MOST_REFUSALS = 10_000
 # Series of others, which are looked up in the log once.
@@ -324,10 +330,8 @@ class Features:
         series_id, now = given.series_id, datetime.now(UTC)
         series = self._current.get(series_id)
         tail = series.tail if series else Tail()
-        event_time = parse_time(given.event_time) if given.event_time is not None else now
-        if given.event_time is None and tail.last_event_time is not None:
-            # A clock may be put back, and two requests may come in the same microsecond.
-            event_time = max(now, tail.last_event_time + timedelta(microseconds=1))
+        named = given.event_time
+        event_time = following(now, tail.last_event_time) if named is None else parse_time(named)
         submission = Submission(NAME, self._next_refusal, series_id, name, event_time, given.value)
         tails = {series_id: tail}
         # Our own time is never early.
@@ -386,6 +390,12 @@ class Features:
         """Refuses what belongs to others; they are looked up when a series is new."""
         if series_id in self._current:
             return
+        if len(self._current) >= self._settings.most_series:
+            raise Refused(
+                409,
+                f"there are {len(self._current)} series, and no more are taken: raise"
+                " MLPLATFORM_MOST_SERIES if memory allows, or send this one to another shard",
+            )
         if (shard := self._elsewhere.get(series_id)) is None:
             if self._store_up is False:
                 raise Refused(
@@ -586,6 +596,9 @@ def application(settings: Settings) -> FastAPI:
     )
     app.state.features = None
     app.include_router(router)
+    app.state.direct["/add"] = DirectRoute(
+        "/add", "features:write", Addition, lambda given, key: app.state.features.add(given, key)
+    )
     return app
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
-import threading
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -295,6 +290,17 @@ def test_a_series_of_another_service_is_refused(place: Place, tmp_path: Path) ->
         assert add(client, 1, "t")["offset"] == 0
 
 
+def test_clients_cannot_make_series_without_end(place: Place) -> None:
+    with place.but(MLPLATFORM_MOST_SERIES="2").client() as client:
+
+        def status(series_id: str) -> int:
+            return client.post("/add", json={"series_id": series_id, "value": 1}).status_code
+
+        assert [status(series_id) for series_id in ("a", "b", "c", "a", "c")] == [200, 200, 409, 200, 409]
+        refused = client.post("/add", json={"series_id": "c", "value": 1}).json()["detail"]
+        assert "MLPLATFORM_MOST_SERIES" in refused
+
+
 def test_a_second_disk_waits_for_the_first(place: Place, tmp_path: Path) -> None:
     second = place.but(MLPLATFORM_DATA_DIRECTORY=str(tmp_path / "second"))
     with ExitStack() as first:
@@ -499,118 +505,6 @@ def test_a_service_has_no_need_of_what_takes_more_memory_than_itself(place: Plac
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
-
-
-# Kills, and a check of the history that the clients saw
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One answered request, with the times at which its client began and ended to wait."""
-
-    value: float
-    answer: dict[str, Any]
-    began: float
-    ended: float
-
-
-def histories(log: list[dict[str, Any]], replies: list[Reply]) -> None:
-    """Holds what clients were told against the log."""
-    told: dict[str, list[Reply]] = {}
-    for reply in replies:
-        told.setdefault(reply.answer["observation_id"], []).append(reply)
-    # Each distinct id once, at dense offsets and positions.
-    assert sorted(row["observation_id"] for row in log) == sorted(told)
-    assert sorted(row["position"] for row in log) == list(range(len(log)))
-    for series_id in {row["series_id"] for row in log}:
-        rows = sorted((row for row in log if row["series_id"] == series_id), key=lambda row: row["offset"])
-        values = [row["value"] for row in rows]
-        assert [row["offset"] for row in rows] == list(range(len(rows)))
-        assert all(one["event_time"] < two["event_time"] for one, two in itertools.pairwise(rows))
-        for row in rows:
-            at, answers = row["offset"], told[row["observation_id"]]
-            expected = {
-                "series_id": series_id,
-                "features": lags(*values[max(at - DEFAULT_LAGS, 0) : at][::-1]),
-                "target": answers[0].value,
-                "available_lags": min(at, DEFAULT_LAGS),
-                "observation_id": row["observation_id"],
-                "offset": at,
-            }
-            assert [reply.answer for reply in answers] == [expected] * len(answers)
-            assert row["value"] == answers[0].value
-        # What was answered before another was sent comes before it.
-        first = sorted((told[row["observation_id"]][0] for row in rows), key=lambda each: each.began)
-        ended = sorted(first, key=lambda each: each.ended)
-        newest, done = -1, 0
-        for reply in first:
-            while ended[done].ended < reply.began:
-                newest, done = max(newest, ended[done].answer["offset"]), done + 1
-            assert reply.answer["offset"] > newest
-
-
-def test_killed_again_and_again_every_answer_agrees_with_the_log(place: Place) -> None:
-    """Three clients that send 30 % twice and retry until they are answered."""
-    seed = random.randrange(2**32)
-    port = ports.choose(set())
-    url = f"http://127.0.0.1:{port}"
-    replies: list[Reply] = []
-    enough = threading.Event()
-
-    def client(number: int) -> None:
-        chance = random.Random(seed + number)
-        sent: list[tuple[str, str, float]] = []
-        with httpx.Client(base_url=url, timeout=SECONDS) as http:
-            while not enough.is_set():
-                series_id, name = f"series {chance.randrange(2)}", f"{number}-{len(sent)}"
-                observation = series_id, name, 1000.0 + chance.randrange(1000)
-                if sent and chance.random() < 0.3:
-                    observation = chance.choice(sent[-20:])
-                else:
-                    sent.append(observation)
-                replies.append(answered(http, *observation))
-
-    with ThreadPoolExecutor(3) as clients:
-        running_clients = [clients.submit(client, number) for number in range(3)]
-        try:
-            chance = random.Random(seed)
-            for _ in range(4):
-                with running(place.but(MLPLATFORM_FLUSH_SECONDS="0.05"), port) as service:
-                    time.sleep(chance.uniform(0.05, 0.8))
-                    service.kill()
-            with running(place.but(MLPLATFORM_FLUSH_SECONDS="0.05"), port) as service:
-                time.sleep(0.5)
-                enough.set()
-                for each in running_clients:
-                    each.result()
-                service.end()
-        finally:
-            enough.set()
-    assert len(replies) > 100, f"seed {seed}"
-    try:
-        histories(place.log(), replies)
-    except AssertionError as error:
-        raise AssertionError(f"seed {seed}") from error
-    for series_id in ("series 0", "series 1"):
-        values = [row["value"] for row in place.log() if row["series_id"] == series_id]
-        assert place.redis.read(series_id) == (len(values) - 1, values[::-1][:DEFAULT_LAGS])
-
-
-def answered(http: httpx.Client, series_id: str, name: str, value: float) -> Reply:
-    """Asks until there is an answer."""
-    body = {"series_id": series_id, "value": value, "observation_id": name}
-    began = time.monotonic()
-    deadline = began + SECONDS
-    while True:
-        try:
-            answer = http.post("/add", json=body)
-        except httpx.TransportError:
-            answer = None
-        if answer is not None and answer.status_code == 200:
-            return Reply(value, answer.json(), began, time.monotonic())
-        assert answer is None or answer.status_code == 503, answer.text
-        assert time.monotonic() < deadline, answer and answer.text
-        time.sleep(0.02)
 
 
 # Lost stores
