@@ -59,12 +59,14 @@ def measure(session: Session) -> Iterator[Row]:
 
 def _adding(session: Session, rounds: int) -> Iterator[Row]:
     bodies = _observations(ADDED)
+    first: dict[str, list[float]] = {"ours": [], "seed": []}
     most = 0.0
     for clients, goal in ADD_GOALS.items():
         found: dict[str, list[dict]] = {"ours": [], "seed": []}
         for _ in range(rounds):
             for way, measured in found.items():
                 with _service(session, way) as served:
+                    first[way].append(_first(served))
                     measured.append(load(served.port, "/add", bodies, clients))
         each = {way: median(one["seconds"] / ADDED for one in taken) for way, taken in found.items()}
         for way, taken in found.items():
@@ -72,10 +74,18 @@ def _adding(session: Session, rounds: int) -> Iterator[Row]:
             say(f"add, {clients} clients, {way}: {1 / each[way]:,.0f} a second, p99 {1e3 * p99:.1f} ms")
         yield Row(f"add, {clients} clients: time a request", each["ours"], each["seed"], goal=1 / goal)
         most = max(most, 1 / each["ours"])
+    for way, taken in first.items():
+        say(f"add, the first of a series, {way}: {1e3 * median(taken):.1f} ms")
     with _service(session, "ours") as served:
+        _first(served)
         half = load(served.port, "/add", bodies, CLIENTS, rate=most / 2)
         p99 = quantiles(half["taken"], n=100)[98]
         yield Row("p99 of add at half load", p99, goal=P99_GOAL_SECONDS, goal_of="ours")
+
+
+def _first(served: Served) -> float:
+    """Begins the series, and returns the seconds for each: it is looked up who owns it."""
+    return _each(load(served.port, "/add", _observations(SERIES), 1))
 
 
 def _observations(count: int) -> list[str]:
@@ -104,6 +114,7 @@ def _against_feast(session: Session, rounds: int) -> Iterator[Row]:
 
     for _ in range(rounds):
         with _service(session, "ours") as served:
+            _first(served)
             keep("add over HTTP", _each(load(served.port, "/add", _observations(PUSHED), 1)))
             for clients in (1, CLIENTS):
                 asked = load(served.port, "/features/series-1", [""] * READ, clients, method="GET")
