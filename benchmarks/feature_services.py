@@ -43,7 +43,7 @@ HTTP = "fastapi, httptools, prometheus_client, uvicorn, uvloop"
 IMPORTS = {
     "ingestion": HTTP,
     "features": f"{HTTP}, deltalake, obstore.store, redis",
-    "models": f"{HTTP}, deltalake, obstore.store, pyarrow.dataset, river.linear_model",
+    "models": f"{HTTP}, deltalake, obstore.store, river.drift, river.linear_model",
 }
 
 
