@@ -17,7 +17,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -141,7 +141,8 @@ class _Observed:
         self._app = app
         self._rate = rate
         self._tokens = tokens
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        # Of two counts a client, which expire: a moving window never forgets that a client was there.
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         labels = ("method", "route", "status")
         self._requests = Counter("http_requests_total", "Requests answered", labels, registry=registry)
         self._seconds = Histogram(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import pickle
 import re
 import signal
 import subprocess
@@ -17,12 +18,16 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from limits import parse
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message
 
 from mlplatform.errors import PlatformError
-from mlplatform.services.app import LONGEST_BODY_BYTES, LONGEST_CORRELATION_ID, create_app
+from mlplatform.services.app import LONGEST_BODY_BYTES, LONGEST_CORRELATION_ID, _Observed, create_app
+from mlplatform.services.security import Tokens
 from mlplatform.settings import ConfigurationError, Settings
+from mlplatform_tests.local.processes import eventually
 from mlplatform_tests.services.things import SECRET, application, main
 
 READER, WRITER = "a token that reads", "a token that writes"
@@ -166,6 +171,24 @@ def test_clients_have_limits_of_their_own() -> None:
         assert limited.get("/things/a", headers=bearer(READER)).status_code == 200
         assert limited.get("/things/a", headers=bearer(READER)).status_code == 429
         assert limited.post("/things", json={"value": 1}, headers=bearer(WRITER)).status_code == 200
+
+
+def test_clients_that_have_gone_are_forgotten() -> None:
+    settings = Settings({})
+    observed = _Observed(application(), CollectorRegistry(), parse("1/second"), Tokens(settings))
+
+    def ask(address: str) -> None:
+        observed._refusal({"headers": [], "path": "/things", "client": (address, 1)})
+
+    def remembered() -> int:
+        ask("the one who stays")
+        return len(pickle.dumps(observed._limiter.storage))
+
+    few = remembered()
+    for number in range(1_000):
+        ask(f"2001:db8::{number:x}")
+    assert remembered() > 10 * few
+    assert eventually(lambda: remembered() < 2 * few, SECONDS)
 
 
 def test_a_rate_that_cannot_be_read_is_said_at_the_start() -> None:
