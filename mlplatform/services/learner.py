@@ -523,8 +523,14 @@ class Learner:
                 await asyncio.wait_for(self._ending.wait(), seconds)
                 return
             if self._state is None and not self._lost:
-                with suppress(PlatformError):
+                try:
                     await self.recovered()
+                except PlatformError:
+                    # It has been logged.
+                    pass
+                except Exception:
+                    # Who waits for the models is told; there must be somebody who tries again.
+                    log.exception("%s is not loaded", self.name)
             await self.flush()
 
     async def _flush(self, state: Learned) -> None:
@@ -580,9 +586,13 @@ class Learner:
         refusals = list(self._refusals)
         if not refusals:
             return
-        await self._in_thread(self._quarantine, refusals)
-        for _ in refusals:
-            self._refusals.popleft()
+        # Those that come meanwhile would push out some of these.
+        self._refusals.clear()
+        try:
+            await self._in_thread(self._quarantine, refusals)
+        except BaseException:
+            self._refusals.extendleft(reversed(refusals))
+            raise
 
     def _quarantine(self, refusals: Sequence[Refusal]) -> None:
         table, stream = self._stores.table(QUARANTINE.name), f"services/{self.recipe.name}/{self.shard}"

@@ -39,6 +39,7 @@ from mlplatform_tests.services.proxy import Proxy
 RECIPES = load_recipes()
 FAMILIES = Families((Family("monthly", ("m*",), lags=28, season=12),))
 VALUES = series(120).tolist()
+SECONDS = 30
 
 
 @pytest.fixture
@@ -572,3 +573,62 @@ def test_models_that_flush_at_once_do_not_hinder_each_other(settings: Settings) 
             assert [row["prediction"] for row in rows(settings, name)] == uninterrupted(name)[:50]
 
     run(story())
+
+
+def test_a_failure_that_nobody_foresaw_keeps_nobody_from_trying_again(
+    settings: Settings, monkeypatch
+) -> None:
+    """Nor from flushing what comes after it."""
+
+    async def story() -> None:
+        async with learning(changed(settings, MLPLATFORM_FLUSH_SECONDS="0.05")) as learner:
+            said = await tell(learner, 0, 10)
+            load, failures = learner._load, iter([RuntimeError("unforeseen")])
+
+            def loaded() -> Any:
+                for failure in failures:
+                    raise failure
+                return load()
+
+            monkeypatch.setattr(learner, "_load", loaded)
+            learner._discard("a test", rest=False)
+            async with asyncio.timeout(SECONDS):
+                while learner.state is None:
+                    await asyncio.sleep(0.01)
+                said += await tell(learner, 10, 20)
+                while learner._snapshot_position < 20:
+                    await asyncio.sleep(0.01)
+            assert said == uninterrupted("linear", VALUES[:20])
+
+    run(story())
+    assert len(rows(settings)) == 20
+
+
+def test_what_is_refused_while_the_quarantine_is_written_gets_there_too(
+    settings: Settings, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_REFUSALS", 3)
+
+    async def story() -> None:
+        async with learning(settings) as learner:
+            began, go, quarantine = threading.Event(), threading.Event(), learner._quarantine
+
+            def slowly(refusals: Any) -> None:
+                began.set()
+                go.wait(SECONDS)
+                quarantine(refusals)
+
+            monkeypatch.setattr(learner, "_quarantine", slowly)
+            for at in range(3):
+                learner.refuse(str(at), call(at))
+            flushing = asyncio.create_task(learner.flush())
+            await asyncio.to_thread(began.wait, SECONDS)
+            for at in range(3, 5):
+                learner.refuse(str(at), call(at))
+            go.set()
+            await flushing
+            await learner.flush()
+
+    run(story())
+    refused = Table(QUARANTINE, ObjectStore(settings.s3)).read()
+    assert refused["reason"].to_pylist() == [str(at) for at in range(5)]
