@@ -23,6 +23,10 @@ PATIENCE_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
+class NotSeen(TransientError):
+    """The pipeline's snapshots were never read."""
+
+
 class PipelineModels:
     """What the pipeline's snapshots hold, looked up again when it is asked for and they have changed."""
 
@@ -35,6 +39,7 @@ class PipelineModels:
         self._shards: dict[int, dict[str, Model | None]] = {}
         self._models: dict[str, Model | None] = {}
         self._looked_at = -LOOK_SECONDS
+        self._seen = False
         self._looking: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, f"pipeline-{recipe.name}")
 
@@ -46,6 +51,16 @@ class PipelineModels:
     def owns(self, series_id: str) -> bool:
         """Whether the pipeline had learned the series when it was last looked."""
         return series_id in self._models
+
+    def claims(self, series_id: str) -> bool:
+        """As `owns`, for who would learn the series otherwise.
+
+        Raises:
+            NotSeen: the pipeline's series have not been seen since the start.
+        """
+        if not self._seen:
+            raise NotSeen(f"whether series {series_id!r} is the pipeline's is not known yet; try again")
+        return self.owns(series_id)
 
     def model(self, series_id: str) -> Model | None:
         """None also for a series whose snapshot was made by other versions than these."""
@@ -71,6 +86,7 @@ class PipelineModels:
             # At once, so that nobody sees a part of it.
             self._shards, self._etags = shards, etags
             self._models = {name: model for models in shards.values() for name, model in models.items()}
+            self._seen = True
         except TransientError as error:
             log.warning("%s of the pipeline stay as they were: %s", self._recipe.name, error)
         except Exception:

@@ -40,9 +40,9 @@ class Served:
         self.pipeline = PipelineModels(recipe, families, stores)
         self.stream = Stream()
         self.learner = Learner(
-            name, recipe, families, stores, claimed=self.pipeline.owns, told=self.stream.tell
+            name, recipe, families, stores, claimed=self.pipeline.claims, told=self.stream.tell
         )
-        self._forecasts: dict[str, tuple[int, list[float]]] = {}
+        self._forecasts: dict[str, tuple[Model, int, list[float]]] = {}
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -81,11 +81,12 @@ class Served:
     def forecast(self, series_id: str, model: Model) -> list[float]:
         """The next values of a series, made once for each of its observations."""
         made = self._forecasts.get(series_id)
-        if made is None or made[0] != model.next_offset:
+        # Made again after a commit that failed, a model may be as far and have learned something else.
+        if made is None or made[0] is not model or made[1] != model.next_offset:
             with np.errstate(all="ignore"):
-                made = model.next_offset, model.forecast(FORECAST_STEPS)
+                made = model, model.next_offset, model.forecast(FORECAST_STEPS)
             self._forecasts[series_id] = made
-        return made[1]
+        return made[2]
 
 
 class Stream:

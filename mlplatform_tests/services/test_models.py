@@ -459,6 +459,24 @@ def test_a_snapshot_that_cannot_be_read_still_says_whose_the_series_are(
         assert "another version" in refused.json()["detail"]
 
 
+def test_nothing_is_taken_before_it_was_seen_what_the_pipeline_has(settings: Settings, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline_models, "PATIENCE_SECONDS", 0.0)
+    with client(settings) as service:
+        refused = service.post("/predict_learn", json=body(0))
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "is not known yet" in refused.json()["detail"]
+        assert eventually(lambda: service.post("/predict_learn", json=body(0)).is_success, SECONDS)
+
+
+def test_a_model_that_is_made_again_has_a_forecast_of_its_own(tmp_path: Path) -> None:
+    """As after a commit that failed, where another value was given in the place of the one that was lost."""
+    one = served.Served("m", RECIPES["naive"], Stores(Settings({"MLPLATFORM_DATA_DIRECTORY": str(tmp_path)})))
+    for value in (7.0, 8.0):
+        model = Model(RECIPES["naive"], DEFAULT_FAMILY)
+        model.fold(np.array([0]), np.zeros((1, DEFAULT_FAMILY.lags)), np.array([0]), np.array([value]))
+        assert one.forecast("s", model)[0] == value
+
+
 # The stream
 
 
