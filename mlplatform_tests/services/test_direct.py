@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import Request, Response
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 
 from mlplatform.errors import TransientError
@@ -16,7 +20,8 @@ from mlplatform.services.direct import Direct, DirectRoute
 from mlplatform.services.refusals import Refused
 from mlplatform.services.security import Tokens
 from mlplatform.settings import Settings
-from mlplatform_tests.services.test_app import READER, TOKENS, WRITER
+from mlplatform_tests.services import things
+from mlplatform_tests.services.test_app import JSON, READER, TOKENS, WRITER, in_pieces, long_body
 from mlplatform_tests.services.test_models import client as model
 from mlplatform_tests.services.test_models import settings as settings
 
@@ -168,3 +173,73 @@ def test_a_model_says_the_same_on_both_ways(settings: Settings) -> None:
                 assert directly == by_fastapi, body
                 seen.append(directly[0])
         assert {200, 422} <= set(seen)
+
+
+# Within a service
+
+
+@contextmanager
+def service(**variables: str) -> Iterator[tuple[TestClient, list[float]]]:
+    """One whose POST /things is answered directly, and what was answered so."""
+    answered: list[float] = []
+
+    async def answer(thing: things.Thing, key: str | None) -> dict[str, Any]:
+        answered.append(thing.value)
+        if not thing.value:
+            raise RuntimeError(things.SECRET)
+        return {"value": thing.value, "name": "directly"}
+
+    app = things.application(**variables)
+    app.state.direct["/things"] = DirectRoute("/things", "things:write", things.Thing, answer)
+    with TestClient(app, raise_server_exceptions=False) as opened:
+        yield opened, answered
+
+
+def counted(opened: TestClient) -> dict[tuple[str, str], float]:
+    """How many requests there were of each route and status."""
+    families = text_string_to_metric_families(opened.get("/metrics").text)
+    [requests] = [family for family in families if family.name == "http_requests"]
+    return {(each.labels["route"], each.labels["status"]): each.value for each in requests.samples}
+
+
+def test_it_is_counted_named_and_shown_to_other_origins_as_every_request_is() -> None:
+    sent = {**PLAIN, "X-Request-ID": "chosen", "Origin": "https://here.example"}
+    with service(MLPLATFORM_CORS_ORIGINS="https://here.example") as (opened, _):
+        reply = opened.post("/things", content='{"value": 3}', headers=sent)
+        assert reply.json() == {"value": 3.0, "name": "directly"}
+        assert reply.headers["X-Request-ID"] == "chosen"
+        assert reply.headers["Access-Control-Allow-Origin"] == "https://here.example"
+        assert counted(opened)["/things", "200"] == 1
+
+
+def test_what_nobody_foresaw_is_told_by_its_correlation_id_alone() -> None:
+    with service() as (opened, _):
+        reply = opened.post("/things", content='{"value": 0}', headers={**PLAIN, "X-Request-ID": "chosen"})
+        assert (reply.status_code, reply.json()["correlation_id"]) == (500, "chosen")
+        assert things.SECRET not in reply.text
+        assert counted(opened)["/things", "500"] == 1
+
+
+@pytest.mark.parametrize("body", [long_body(), in_pieces(long_body())], ids=["at once", "in pieces"])
+def test_a_body_has_a_greatest_length(body: Any) -> None:
+    # A transport that hands pieces on as they come, unlike the test client's.
+    async def story(app: Any) -> int:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as caller:
+            return (await caller.post("/things", content=body, headers=JSON)).status_code
+
+    with service() as (opened, answered):
+        assert asyncio.run(story(opened.app)) == 413
+        assert answered == []
+
+
+def test_who_asks_too_often_or_has_no_token_is_not_answered() -> None:
+    with service(MLPLATFORM_RATE_LIMIT="3/minute", MLPLATFORM_API_TOKENS=TOKENS) as (opened, answered):
+
+        def status(token: str, value: int) -> int:
+            sent = {**PLAIN, "Authorization": f"Bearer {token}"}
+            return opened.post("/things", content=f'{{"value": {value}}}', headers=sent).status_code
+
+        assert [status(WRITER, value) for value in range(1, 5)] == [200, 200, 200, 429]
+        assert [status(READER, 5), status("nobody", 6)] == [403, 401]
+        assert answered == [1, 2, 3]
