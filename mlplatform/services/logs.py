@@ -28,5 +28,8 @@ def configure(service: str, level: int = logging.INFO) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # What no line of ours has need not be found out for each (the manual of `logging` says so).
+    logging._srcfile = None  # pyright: ignore[reportAttributeAccessIssue]
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Each request is logged once, by the application, with its duration.
     logging.getLogger("uvicorn.access").disabled = True
