@@ -420,16 +420,16 @@ class ChampionCollector(Collector):
         changes = CounterMetricFamily(
             "ml_champion_changes", "Times that another model became champion", labels=["series"]
         )
-        rest = 0
+        rest: list[int] = []
         for at, (series_id, standing) in enumerate(self._champion.standings.items()):
-            if at >= self._most_series:
-                rest += self._champion.changes[series_id]
+            if at >= self._most_series or series_id == OTHER:
+                rest.append(self._champion.changes[series_id])
                 continue
             changes.add_metric([series_id], self._champion.changes[series_id])
             if name := standing.contest.champion:
                 serves.add_metric([series_id, name], 1)
-        if len(self._champion.standings) > self._most_series:
-            changes.add_metric([OTHER], rest)
+        if rest:
+            changes.add_metric([OTHER], sum(rest))
         answers = CounterMetricFamily(
             "ml_champion_answers",
             "Observations that the model answered, as champion or as challenger",

@@ -68,7 +68,8 @@ class ModelCollector(Collector):
         for served in self._served:
             rest = 0
             for at, (series_id, (model, entry)) in enumerate(served.series().items()):
-                if at >= self._most_series:
+                # A series of that name must not be in the exposition twice.
+                if at >= self._most_series or series_id == OTHER:
                     rest += model.next_offset
                     continue
                 label = [series_id, served.name]

@@ -95,6 +95,7 @@ class Stream:
     def __init__(self) -> None:
         self._listeners: set[asyncio.Queue[str | None]] = set()
         self._lost: dict[asyncio.Queue[str | None], int] = {}
+        self._ended = False
 
     def tell(self, entry: Entry) -> None:
         if not self._listeners:
@@ -112,7 +113,8 @@ class Stream:
                 queue.put_nowait(event)
 
     def end(self) -> None:
-        """Lets everybody go."""
+        """Lets everybody go, also who comes later: a server that is told to end goes on for a moment."""
+        self._ended = True
         for queue in self._listeners:
             while queue.full():
                 queue.get_nowait()
@@ -124,7 +126,7 @@ class Stream:
         self._listeners.add(queue)
         try:
             yield "retry: 1000\n\n"
-            while True:
+            while not (self._ended and queue.empty()):
                 try:
                     event = await asyncio.wait_for(queue.get(), KEEP_ALIVE_SECONDS)
                 except TimeoutError:

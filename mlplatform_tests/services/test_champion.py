@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
+import sqlite3
 import threading
 import time
 import uuid
@@ -18,12 +20,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from mlplatform.domain.champion import Contest
+from mlplatform.io.champion_journal import ChampionJournal, Standing
 from mlplatform.io.object_store import ObjectStore
 from mlplatform.io.prediction_table import PREDICTIONS
 from mlplatform.io.tables import Table
 from mlplatform.local.stack import RunningStack
 from mlplatform.services import learner as learner_module
-from mlplatform.services.champion import Challenger
+from mlplatform.services.champion import Challenger, Champion
+from mlplatform.services.learner import Call
 from mlplatform.services.models import application
 from mlplatform.settings import ConfigurationError, Settings
 from mlplatform_tests.domain.recipe_checks import series
@@ -117,7 +121,10 @@ def test_the_title_changes_hands_when_another_model_is_clearly_better(settings: 
 
     with client(settings, *names) as service:
         tell(service, 0, 50)
-        assert samples(service)["ml_champion", "linear_regression", "default"] == 1
+        found = samples(service)
+        assert found["ml_champion", "linear_regression", "default"] == 1
+        # The first is no change of champion.
+        assert found["ml_champion_changes_total", "default"] == 0
     # A contest goes on where it was.
     with client(settings, *names) as service:
         assert samples(service)["ml_champion", "linear_regression", "default"] == 1
@@ -140,6 +147,18 @@ def parabola(count: int) -> list[float]:
     while len(values) < count:
         values.append(3.9 * values[-1] * (1 - values[-1]))
     return (100 + 20 * np.array(values)).tolist()
+
+
+def test_a_baseline_is_compared_with_and_never_answers(settings: Settings) -> None:
+    """Of a walk at random, the last value is the best prediction there is."""
+    names = ("linear_regression", "naive")
+    with client(settings, *names) as service:
+        for value in 100 + np.random.default_rng(1).normal(size=40).cumsum():
+            sent = {"features": {}, "target": value}
+            answer = told(service.post(f"{PATH}/predict_learn", json=sent))
+            assert (answer["model"], list(answer["shadow"])) == ("linear_regression", ["naive"])
+        errors = service.app.state.champion.standings["default"].contest.errors
+        assert errors["naive"] < errors["linear_regression"]
 
 
 # A share of the observations
@@ -282,6 +301,33 @@ def test_an_answer_that_cannot_be_kept_does_not_go_out_and_counts_once(settings:
         contest = service.app.state.champion.standings["default"].contest
         # All but the first, of which nobody could know anything.
         assert contest.counts == dict.fromkeys(NAMES, given)
+
+
+def test_a_client_that_leaves_leaves_no_half_of_the_models_behind(settings: Settings) -> None:
+    """Nor when the service ends at that moment."""
+
+    async def leave(champion: Champion) -> None:
+        told = asyncio.create_task(champion.learn(Call("default", (), 7.0, "left")))
+        await asyncio.sleep(0)
+        told.cancel()
+        await asyncio.wait([told])
+
+    with client(settings, *NAMES) as service:
+        service.portal.call(leave, service.app.state.champion)
+    with client(settings, *NAMES) as service:
+        assert counts(service) == dict.fromkeys(NAMES, 1)
+        assert service.app.state.champion.standings["default"].next_offset == 1
+
+
+def test_an_answer_is_kept_with_its_contest_or_not_at_all(tmp_path: Path) -> None:
+    journal = ChampionJournal(tmp_path / "champion.db")
+    answer = {"series_id": "s", "observation_id": "o", "prediction": 1.0}
+    refuse = "CREATE TRIGGER refuse BEFORE INSERT ON contests BEGIN SELECT RAISE(ABORT, 'no'); END"
+    journal._database.execute(refuse)
+    with pytest.raises(sqlite3.IntegrityError):
+        journal.append(answer, Standing(Contest(), 1))
+    assert journal.answer("s", "o") is None
+    journal.close()
 
 
 def test_with_its_disk_a_service_loses_who_was_champion_and_nothing_else(settings: Settings) -> None:

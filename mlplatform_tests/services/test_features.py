@@ -117,6 +117,12 @@ def test_a_series_of_a_family_has_the_lags_of_its_family(client: httpx.Client) -
     assert len(add(client, 1, "CEU42")["features"]) == monthly.lags != DEFAULT_LAGS
 
 
+def test_redis_is_where_the_seeds_variables_say(place: Place) -> None:
+    seeds = place.but(REDIS_HOST="there")
+    assert seeds.settings.redis_url == "redis://there:6379"
+    assert seeds.but(REDIS_PORT="7").settings.redis_url == "redis://there:7"
+
+
 def test_redis_has_the_values_where_the_seed_has_them(place: Place, client: httpx.Client) -> None:
     for value in range(3):
         add(client, value, "room/1")

@@ -42,6 +42,7 @@ from mlplatform_tests.services.test_learner import addresses, changed
 
 RECIPES = load_recipes()
 VALUES = series(80).round(3).tolist()
+NAMES = ("linear_regression", "ridge_regression")
 ERRORS = [f"{name}_{window}" for window in (5, 10, 20) for name in ("mae", "mse", "rmse", "mape")]
 SECONDS = 30
 
@@ -361,6 +362,18 @@ def test_labels_are_as_many_as_the_setting_says(settings: Settings) -> None:
     assert found["model_refused_total", model] == 0
 
 
+def test_a_series_that_is_called_as_the_rest_is_is_told_with_the_rest(settings: Settings) -> None:
+    with client(changed(settings, MLPLATFORM_LABELLED_SERIES="2"), *NAMES) as service:
+        for name in ("other", "b", "c"):
+            learn(service, 0, 2, "/models/champion", series_id=name)
+        lines = [line.rpartition(" ")[0] for line in service.get("/metrics").text.splitlines()]
+        found = samples(service)
+    told_of = [line for line in lines if not line.startswith("#")]
+    assert len(told_of) == len(set(told_of))
+    assert found["ml_model_predictions_total", "linear_regression", "other"] == 4
+    assert found["ml_champion_changes_total", "other"] == 0
+
+
 @pytest.mark.parametrize("told_so", ["no", "yes"])
 def test_the_seeds_form_of_forecasts_is_a_setting(settings: Settings, told_so: str) -> None:
     with client(changed(settings, MLPLATFORM_FORECASTS_IN_A_LABEL=told_so)) as service:
@@ -381,6 +394,12 @@ def test_outside_local_a_token_must_have_the_scope(settings: Settings) -> None:
         assert service.post("/predict_learn", json=body(0), headers=reader).status_code == 403
         assert service.get("/model_metrics").status_code == 401
         assert service.get("/health").status_code == 200
+    with client(closed, *NAMES) as service:
+        for name in ("champion", *NAMES):
+            for kind in ("application/json", "application/json; charset=utf-8"):
+                sent = {"content": json.dumps(body(0)), "headers": {**reader, "Content-Type": kind}}
+                assert service.post(f"/models/{name}/predict_learn", **sent).status_code == 403
+                assert service.post(f"/models/{name}/predict", **sent).status_code == 200
 
 
 # The pipeline's series
@@ -515,6 +534,16 @@ def test_who_listens_too_slowly_hears_how_much_was_lost(monkeypatch) -> None:
         "id: 2",
         "id: 10",
     ]
+
+
+def test_who_begins_to_listen_when_the_service_ends_is_let_go() -> None:
+    async def story() -> list[str]:
+        stream = Stream()
+        stream.end()
+        async with asyncio.timeout(SECONDS):
+            return [each async for each in stream.events()]
+
+    assert asyncio.run(story()) == ["retry: 1000\n\n"]
 
 
 # Real processes
