@@ -632,3 +632,80 @@ def test_what_is_refused_while_the_quarantine_is_written_gets_there_too(
     run(story())
     refused = Table(QUARANTINE, ObjectStore(settings.s3)).read()
     assert refused["reason"].to_pylist() == [str(at) for at in range(5)]
+
+
+def test_models_are_not_made_again_for_every_call_that_a_broken_disk_fails(settings: Settings) -> None:
+    async def story() -> None:
+        async with learning(settings) as learner:
+            learner._discard("the disk is full")
+            with pytest.raises(TransientError, match="the disk is full; this observation was not learned"):
+                await learner.learn(call(0))
+            assert learner.state is None
+            assert learner._recovery is None
+
+    run(story())
+
+
+def test_a_store_that_says_nothing_is_told_of_before_a_flush_has_failed(settings: Settings) -> None:
+    async def story() -> None:
+        async with learning(changed(settings, MLPLATFORM_FLUSH_SECONDS="10")) as learner:
+            learner.flushed_at -= 25
+            assert learner.degraded is None
+            learner.flushed_at -= 10
+            assert "nothing of linear for 35 s" in str(learner.degraded)
+            assert await learner.flush()
+            assert learner.degraded is None
+
+    run(story())
+
+
+def test_models_are_made_again_of_what_is_on_its_way_to_the_disk_too(settings: Settings, monkeypatch) -> None:
+    async def story() -> None:
+        async with learning(settings) as learner:
+            began, go, append = threading.Event(), threading.Event(), learner._journal.append
+
+            def slowly(entries: Any) -> None:
+                began.set()
+                go.wait(SECONDS)
+                append(entries)
+
+            monkeypatch.setattr(learner._journal, "append", slowly)
+            learned = asyncio.create_task(learner.learn(call(0)))
+            await asyncio.to_thread(began.wait, SECONDS)
+            learner._discard("a test", rest=False)
+            recovered = asyncio.create_task(learner.recovered())
+            await asyncio.wait([recovered], timeout=0.3)
+            go.set()
+            assert (await learned)["offset"] == 0
+            assert (await recovered).position == 1
+            assert (await learner.learn(call(1)))["offset"] == 1
+
+    run(story())
+
+
+def test_who_was_taken_over_puts_no_older_snapshot_in_the_place_of_a_newer_one(
+    settings: Settings, tmp_path, monkeypatch
+) -> None:
+    """Also where it has nothing to append, which would be refused before."""
+
+    async def story() -> None:
+        async with learning(settings) as first:
+            snapshots = first._stores.snapshots
+            await tell(first, 0, 10)
+
+            def unavailable(*_: Any) -> str:
+                raise TransientError("not now")
+
+            with monkeypatch.context() as away:
+                away.setattr(snapshots, "commit", unavailable)
+                assert not await first.flush()
+            elsewhere = changed(settings, MLPLATFORM_DATA_DIRECTORY=str(tmp_path / "another machine"))
+            async with learning(elsewhere) as second:
+                await tell(second, 10, 20)
+                assert await second.flush()
+            newer = snapshots.etags()
+            assert not await first.flush()
+            assert "another process serves" in str(first.not_ready)
+            assert snapshots.etags() == newer
+
+    run(story())

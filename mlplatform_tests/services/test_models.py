@@ -271,6 +271,7 @@ def test_asking_changes_nothing(settings: Settings) -> None:
         assert service.post("/predict_many?steps=0", json={}).status_code == 422
         assert service.post("/predict_many?steps=101", json={}).status_code == 422
         assert service.post("/predict", json={"features": {"other": 1.0}}).status_code == 422
+        assert service.post("/predict", json={"features": {"in_1": -1e31}}).status_code == 422
         assert told(service.get("/model_metrics?history=true")) == before
         assert [row["series_id"] for row in told(service.get("/series"))["series"]] == ["default"]
 
