@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ Environment = Literal["local", "compose", "kubernetes"]
 Executor = Literal["in_process", "multiprocess", "kubernetes"]
 
 FIRST_SERVICE_SHARD = 1000
+# A reply has that many numbers, and Redis keeps them for each series.
+MOST_LAGS = 1000
 
 JOB_VARIABLES = "MLPLATFORM_E2E_"
 
@@ -133,7 +136,7 @@ class Settings:
     @property
     def service_shard(self) -> int:
         """The shard of the log that the services of this process own; the pipeline's are below 1,000."""
-        return FIRST_SERVICE_SHARD + int(self._number("MLPLATFORM_SERVICE_ORDINAL", 0))
+        return FIRST_SERVICE_SHARD + self._count("MLPLATFORM_SERVICE_ORDINAL", 0)
 
     @property
     def api_tokens(self) -> str:
@@ -168,7 +171,10 @@ class Settings:
     @property
     def flush_seconds(self) -> float:
         """How long a service keeps on its disk alone what it has answered."""
-        return self._number("MLPLATFORM_FLUSH_SECONDS", 10)
+        seconds = self._number("MLPLATFORM_FLUSH_SECONDS", 10)
+        if not 0 < seconds < math.inf:
+            raise ConfigurationError(f"MLPLATFORM_FLUSH_SECONDS={seconds:g} is no time to wait")
+        return seconds
 
     @property
     def model_name(self) -> str:
@@ -195,12 +201,12 @@ class Settings:
     @property
     def most_series(self) -> int:
         """How many series a service takes: each has a place in its memory, and in each snapshot."""
-        return int(self._number("MLPLATFORM_MOST_SERIES", 10_000))
+        return self._count("MLPLATFORM_MOST_SERIES", 10_000, least=1)
 
     @property
     def labelled_series(self) -> int:
         """Of how many series a model service's metrics tell each; the rest are only counted."""
-        return int(self._number("MLPLATFORM_LABELLED_SERIES", 100))
+        return self._count("MLPLATFORM_LABELLED_SERIES", 100)
 
     @property
     def forecasts_in_a_label(self) -> bool:
@@ -210,8 +216,7 @@ class Settings:
     @property
     def served_lags(self) -> int | None:
         """How many lags the feature service answers with; None: those of the series' family."""
-        value = self._number("N_LAGS", 0)
-        return int(value) or None
+        return self._count("N_LAGS", 0, most=MOST_LAGS) or None
 
     @cached_property
     def s3(self) -> S3Settings:
@@ -291,6 +296,14 @@ class Settings:
             return float(value) if value else default
         except ValueError:
             raise ConfigurationError(f"{variable}={value!r} is not a number") from None
+
+    def _count(self, variable: str, default: int, least: int = 0, most: int = 1_000_000_000) -> int:
+        value = self._number(variable, default)
+        if not (least <= value <= most and value == int(value)):
+            raise ConfigurationError(
+                f"{variable}={self.variables[variable]!r} is not a whole number from {least} to {most}"
+            )
+        return int(value)
 
     def _choice(self, variable: str, default: str, allowed: tuple[str, ...]) -> Any:
         value = self.variables.get(variable, default)

@@ -116,9 +116,9 @@ def _serve(ports: dict[str, int], host: str | None) -> None:
     from mlplatform.services.server import serve as run
 
     settings = Settings.load()
-    local = settings.environment == "local"
-    host = host or ("127.0.0.1" if local else "0.0.0.0")  # noqa: S104 - outside local, tokens are needed
     with readable_errors():
+        local = settings.environment == "local"
+        host = host or ("127.0.0.1" if local else "0.0.0.0")  # noqa: S104 - outside local, tokens are needed
         if local and not settings.api_tokens and not _is_loopback(host):
             raise click.ClickException(
                 f"{host} can be reached from other machines, and nobody would need a token: set"

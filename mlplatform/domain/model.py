@@ -128,6 +128,11 @@ class Model:
                 said[name] = differences.reference(lags)[differences.degree :].tolist()
         return said
 
+    @property
+    def earlier(self) -> tuple[float, ...]:
+        """The values that were learned last, newest first, as far as the lags reach back."""
+        return tuple(self._lags[: self._available].tolist())
+
     def shown(self, given: np.ndarray) -> tuple[np.ndarray, int]:
         """The lags that a caller means who gives the newest ones of a series.
 

@@ -41,6 +41,12 @@ def replay(name: str) -> Replay:
 
 
 @cache
+def replayed() -> frozenset[str]:
+    """The series that sources of the pipeline replay, whether or not it has read any of them yet."""
+    return frozenset(source["series_id"] for source in _attributes()["sources"] if "series_id" in source)
+
+
+@cache
 def _attributes() -> dict[str, Any]:
     import yaml
 

@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from importlib.metadata import version
 
 from asgi_correlation_id import CorrelationIdMiddleware
@@ -245,9 +245,9 @@ def _limited(receive: Receive) -> Receive:
 
 
 def _rate(text: str | None) -> RateLimitItem | None:
-    try:
-        return parse(text) if text else None
-    except ValueError:
-        raise ConfigurationError(
-            f"MLPLATFORM_RATE_LIMIT={text!r} is no rate such as 600/minute or 10/second"
-        ) from None
+    if not text:
+        return None
+    with suppress(ValueError):
+        if (rate := parse(text)).amount > 0:
+            return rate
+    raise ConfigurationError(f"MLPLATFORM_RATE_LIMIT={text!r} is no rate such as 600/minute or 10/second")

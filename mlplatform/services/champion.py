@@ -295,7 +295,7 @@ class Champion:
         if not new:
             return
         await asyncio.gather(*(pipeline.look() for pipeline in new))
-        if any(pipeline.owns(series_id) for pipeline in new):
+        if any(pipeline.claims(series_id) for pipeline in new):
             raise Refused(
                 409,
                 f"series {series_id!r} belongs to the pipeline, which has a champion of its own (`mlplatform"

@@ -165,6 +165,8 @@ class Features:
 
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         self._settings = settings
+        self._flush_seconds = settings.flush_seconds
+        self._most_series = settings.most_series
         self._families = _widened(declaration.families(), settings.served_lags)
         path = settings.data_directory / "services" / f"{NAME}-{settings.service_shard}.db"
         self._journal = Journal(path)
@@ -390,12 +392,14 @@ class Features:
         """Refuses what belongs to others; they are looked up when a series is new."""
         if series_id in self._current:
             return
-        if len(self._current) >= self._settings.most_series:
+        if len(self._current) >= self._most_series:
             raise Refused(
                 409,
                 f"there are {len(self._current)} series, and no more are taken: raise"
                 " MLPLATFORM_MOST_SERIES if memory allows, or send this one to another shard",
             )
+        if series_id in declaration.replayed():
+            raise self._of_the_pipeline(series_id)
         if (shard := self._elsewhere.get(series_id)) is None:
             if self._store_up is False:
                 raise Refused(
@@ -415,15 +419,18 @@ class Features:
             self._elsewhere.clear()
         self._elsewhere[series_id] = shard
         if shard < FIRST_SERVICE_SHARD:
-            raise Refused(
-                409,
-                f"series {series_id!r} belongs to the pipeline: hand its observations in with"
-                f" `mlplatform push {series_id} VALUE`, or name another series",
-            )
+            raise self._of_the_pipeline(series_id)
         raise Refused(
             409,
             f"series {series_id!r} belongs to the feature service with MLPLATFORM_SERVICE_ORDINAL="
             f"{shard - FIRST_SERVICE_SHARD}: send it there, or name another series",
+        )
+
+    def _of_the_pipeline(self, series_id: str) -> Refused:
+        return Refused(
+            409,
+            f"series {series_id!r} belongs to the pipeline: hand its observations in with"
+            f" `mlplatform push {series_id} VALUE`, or name another series",
         )
 
     def _quarantine(self, refusal: Refusal) -> None:
@@ -451,7 +458,7 @@ class Features:
         await self._online.first_round()
         if not self._ending.is_set():
             self._why_not = None
-        while not await self._ends_within(self._settings.flush_seconds):
+        while not await self._ends_within(self._flush_seconds):
             await self._flush()
 
     async def _ends_within(self, seconds: float) -> bool:

@@ -370,7 +370,7 @@ class Learner:
         known = tuple(lags[:available].tolist())
         now, last = datetime.now(UTC), state.last.get(call.series_id)
         before = last.event_time if last else None
-        if reason := _unfit(call.value, given, known, family) or _untimely(call, before, now):
+        if reason := _unfit(call.value, given, known, model.earlier, family) or _untimely(call, before, now):
             raise self.refuse(reason, call)
         offset = model.next_offset
         try:
@@ -628,11 +628,27 @@ def _new_id() -> str:
     return f"{time.time_ns():016x}{uuid.uuid4().hex[:16]}"
 
 
-def _unfit(value: float, given: np.ndarray, known: Sequence[float], family: Family) -> str | None:
-    """Why the numbers of a call cannot be learned; `given` are its lags, `known` those that are shown."""
+def _unfit(
+    value: float,
+    given: np.ndarray,
+    known: tuple[float, ...],
+    earlier: tuple[float, ...],
+    family: Family,
+) -> str | None:
+    """Why the numbers of a call cannot be learned.
+
+    Args:
+        given: the lags of the call.
+        known: those that the model would be shown.
+        earlier: the values that the model has learned last: a client may tell of others, or of few.
+    """
     sizes = np.abs(given)
     if abs(value) <= LARGEST and (sizes <= LARGEST).all():
-        return family.band.reason(value, known)
+        band = family.band
+        if (reason := band.reason(value, known)) or known == earlier:
+            return reason
+        numbers = (value, max(known, default=value), min(known, default=value))
+        return next(filter(None, (band.reason(each, earlier) for each in numbers)), None)
     if not (isfinite(value) and np.isfinite(sizes).all()):
         return "target and features must be finite numbers"
     return f"too large: the size of target and features must not be above {LARGEST:g}"

@@ -11,6 +11,7 @@ from mlplatform.domain.families import Families
 from mlplatform.domain.model import Model, ModelSet
 from mlplatform.domain.recipe import Recipe
 from mlplatform.errors import TransientError
+from mlplatform.io import declaration
 from mlplatform.io.results import Frames
 from mlplatform.io.states import versions_of
 from mlplatform.io.stores import Stores
@@ -53,14 +54,14 @@ class PipelineModels:
         return series_id in self._models
 
     def claims(self, series_id: str) -> bool:
-        """As `owns`, for who would learn the series otherwise.
+        """Whether it learns the series, or will: for who would learn it otherwise.
 
         Raises:
             NotSeen: the pipeline's series have not been seen since the start.
         """
         if not self._seen:
             raise NotSeen(f"whether series {series_id!r} is the pipeline's is not known yet; try again")
-        return self.owns(series_id)
+        return self.owns(series_id) or series_id in declaration.replayed()
 
     def model(self, series_id: str) -> Model | None:
         """None also for a series whose snapshot was made by other versions than these."""

@@ -57,7 +57,8 @@ def scope(name: str) -> Any:
             return
         scopes = tokens.scopes(given.credentials) if given else None
         if scopes is None:
-            raise Refused(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+            reason = "the token is not known" if given else "a bearer token is needed"
+            raise Refused(401, reason, {"WWW-Authenticate": "Bearer"})
         if name not in scopes:
             raise Refused(403, f"the token has not the scope {name}")
 
@@ -68,11 +69,19 @@ def _read(text: str) -> dict[str, frozenset[str]]:
     if not text:
         return {}
     try:
-        return {digest.lower(): _scopes(listed) for digest, listed in json.loads(text).items()}
+        return {_digest(digest): _scopes(listed) for digest, listed in json.loads(text).items()}
     except (ValueError, AttributeError):
+        # What it says is not told: it may be a token in clear.
         raise ConfigurationError(
-            "MLPLATFORM_API_TOKENS is not a JSON object of SHA-256 digests and lists of scopes"
+            "MLPLATFORM_API_TOKENS is not a JSON object of SHA-256 digests (`printf %s TOKEN | sha256sum`),"
+            ' each with a list of scopes: {"<64 hexadecimal digits>": ["models:read"]}'
         ) from None
+
+
+def _digest(text: str) -> str:
+    if len(bytes.fromhex(text)) != hashlib.sha256().digest_size:
+        raise ValueError
+    return text.lower()
 
 
 def _scopes(listed: Any) -> frozenset[str]:

@@ -113,6 +113,6 @@ def _bound(host: str, service: Service) -> socket.socket:
         bound.close()
         raise PortTaken(
             f"{service.name} cannot listen on {host}:{service.port} ({error.strerror}): end what does, or"
-            " give another port"
+            " give another port (`--port`; `serve all --any-port` takes one that is free)"
         ) from None
     return bound

@@ -37,6 +37,7 @@ TOKENS = json.dumps(
         hashlib.sha256(WRITER.encode()).hexdigest().upper(): ["things:write"],
     }
 )
+DIGEST = hashlib.sha256(b"").hexdigest()
 JSON = {"Content-Type": "application/json"}
 SECONDS = 30
 
@@ -107,11 +108,23 @@ def test_outside_local_there_must_be_tokens(environment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["nonsense", "[]", '"text"', '{"abc": 1}', '{"abc": null}', '{"abc": "models:read"}']
+    "text",
+    [
+        "nonsense",
+        "[]",
+        '"text"',
+        json.dumps({DIGEST: 1}),
+        json.dumps({DIGEST: None}),
+        json.dumps({DIGEST: "models:read"}),
+        # A token in clear.
+        json.dumps({READER: ["models:read"]}),
+        json.dumps({DIGEST[:-2]: ["models:read"]}),
+    ],
 )
 def test_tokens_that_cannot_be_read_are_not_taken_for_none(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="MLPLATFORM_API_TOKENS"):
+    with pytest.raises(ConfigurationError, match="MLPLATFORM_API_TOKENS") as caught:
         application(MLPLATFORM_API_TOKENS=text)
+    assert READER not in str(caught.value)
 
 
 # Limits
@@ -191,9 +204,31 @@ def test_clients_that_have_gone_are_forgotten() -> None:
     assert eventually(lambda: remembered() < 2 * few, SECONDS)
 
 
-def test_a_rate_that_cannot_be_read_is_said_at_the_start() -> None:
+@pytest.mark.parametrize("rate", ["often", "0/minute"])
+def test_a_rate_that_cannot_be_is_said_at_the_start(rate: str) -> None:
     with pytest.raises(ConfigurationError, match="MLPLATFORM_RATE_LIMIT"):
-        application(MLPLATFORM_RATE_LIMIT="often")
+        application(MLPLATFORM_RATE_LIMIT=rate)
+
+
+@pytest.mark.parametrize(
+    ("setting", "variable", "value"),
+    [
+        ("service_shard", "MLPLATFORM_SERVICE_ORDINAL", "-1"),
+        ("service_shard", "MLPLATFORM_SERVICE_ORDINAL", "1.7"),
+        ("most_series", "MLPLATFORM_MOST_SERIES", "0"),
+        ("most_series", "MLPLATFORM_MOST_SERIES", "inf"),
+        ("labelled_series", "MLPLATFORM_LABELLED_SERIES", "-1"),
+        ("served_lags", "N_LAGS", "-1"),
+        ("served_lags", "N_LAGS", "100000"),
+        ("flush_seconds", "MLPLATFORM_FLUSH_SECONDS", "nan"),
+        ("flush_seconds", "MLPLATFORM_FLUSH_SECONDS", "-1"),
+        ("flush_seconds", "MLPLATFORM_FLUSH_SECONDS", "soon"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_by_its_variable(setting: str, variable: str, value: str) -> None:
+    """A shard below the services' own would be the pipeline's."""
+    with pytest.raises(ConfigurationError, match=variable):
+        getattr(Settings({variable: value}), setting)
 
 
 def test_pages_of_other_origins_may_call_if_they_are_named() -> None:

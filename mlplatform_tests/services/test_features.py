@@ -296,6 +296,12 @@ def test_a_series_of_another_service_is_refused(place: Place, tmp_path: Path) ->
         assert add(client, 1, "t")["offset"] == 0
 
 
+def test_a_series_that_the_pipeline_replays_is_its_own_before_it_has_read_it(client: httpx.Client) -> None:
+    refused = client.post("/add", json={"series_id": "us_retail_employment", "value": 1})
+    assert refused.status_code == 409
+    assert "mlplatform push" in refused.json()["detail"]
+
+
 def test_clients_cannot_make_series_without_end(place: Place) -> None:
     with place.but(MLPLATFORM_MOST_SERIES="2").client() as client:
 

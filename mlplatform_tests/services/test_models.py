@@ -225,6 +225,34 @@ def test_a_call_that_is_made_again_gets_its_first_answer(settings: Settings) -> 
         assert learn(service, 10, 30) == expected("linear", 30)[0][10:]
 
 
+@pytest.mark.parametrize(
+    ("features", "target"),
+    [
+        ({"in_1": VALUES[29]}, 1e9),
+        ({"in_1": 1e9}, VALUES[30]),
+        ({}, -1e9),
+        ({"in_1": 1.0, "in_2": -1e9}, 100.0),
+    ],
+)
+def test_what_the_series_has_never_been_near_is_refused_whatever_the_client_says_was_before(
+    settings: Settings, features: dict[str, float], target: float
+) -> None:
+    with client(settings) as service:
+        learn(service, 0, 30)
+        refused = service.post("/predict_learn", json={"features": features, "target": target})
+        assert refused.status_code == 422
+        assert "absurd" in refused.json()["detail"]
+        few = service.post("/predict_learn", json={"features": {"in_1": VALUES[29]}, "target": VALUES[30]})
+        assert few.status_code == 200
+
+
+def test_a_series_that_the_pipeline_replays_is_its_own_before_it_has_read_it(settings: Settings) -> None:
+    with client(settings) as service:
+        refused = service.post("/predict_learn", json=body(0, series_id="us_retail_employment"))
+        assert refused.status_code == 409
+        assert service.post("/predict", json={"series_id": "us_retail_employment"}).is_success
+
+
 def test_times_of_a_series_do_not_go_back(settings: Settings) -> None:
     """G6, and no clock that is fast makes everything after it late."""
     soon = datetime.now(UTC) + timedelta(hours=1)
