@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import httpx
 import numpy as np
 import pyarrow.dataset as ds
@@ -480,7 +481,11 @@ def test_what_a_service_learned_is_not_learned_by_the_pipeline(
         learn(service, 0, 1)
     graph = Graph(everywhere.variables, models=["linear"])
     graph.push(*(pushed(series_id, 0, 2.0) for series_id in ("added", "default", "room")))
-    assert graph.run().success
+    result = graph.run()
+    assert result.success
+    [check] = [each for each in result.get_asset_check_evaluations() if each.check_name == "nothing_refused"]
+    assert check.severity == dg.AssetCheckSeverity.ERROR
+    assert check.metadata["series_of_services"].value == "added, default"
     refused = Stores(settings).table(QUARANTINE.name).read().to_pylist()
     assert sorted((row["series_id"], row["reason"][:9]) for row in refused) == [
         ("added", "elsewhere"),

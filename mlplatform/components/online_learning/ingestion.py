@@ -202,13 +202,14 @@ def _ingest(context, graph: OnlineGraph, config: IngestionConfig, stores: Stores
         stores.failures.note(context.run.run_id, f"source {name}", reason)
     tails = load_tails(stores, graph.families, shard, log, head)
     before = dict(tails)
+    taken_by_services = _of_services(stores, {each.series_id for each in submissions} - set(tails))
     accepted, refused = admit(
         submissions,
         tails,
         _known(log, shard, submissions),
         graph.families,
         until=datetime.now(UTC) + BELIEVED_CLOCK_ERROR,
-        elsewhere=_of_services(stores, {each.series_id for each in submissions} - set(tails)),
+        elsewhere=taken_by_services,
     )
 
     for name in {refusal.submission.source for refusal in refused}:
@@ -253,6 +254,7 @@ def _ingest(context, graph: OnlineGraph, config: IngestionConfig, stores: Stores
         asset_key="quarantine",
         check_name="nothing_refused",
         passed=not refused,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"refused": len(refused)},
+        # What others own will go on being refused; the rest may have been a bad value.
+        severity=dg.AssetCheckSeverity.ERROR if taken_by_services else dg.AssetCheckSeverity.WARN,
+        metadata={"refused": len(refused), "series_of_services": ", ".join(sorted(taken_by_services))[:1000]},
     )
