@@ -245,8 +245,10 @@ class Settings:
     @cached_property
     def redis_url(self) -> str:
         # By these names the seed's deployments say where Redis is.
-        if host := self.variables.get("REDIS_HOST"):
-            return f"redis://{host}:{self.variables.get('REDIS_PORT', '6379')}"
+        host = self.variables.get("REDIS_HOST")
+        if host and not self.variables.get(SERVICE_VARIABLES["redis"]):
+            # Where a service of Kubernetes is called `redis`, the port is a whole address.
+            return f"redis://{host}:{self.variables.get('REDIS_PORT', '6379').rpartition(':')[2]}"
         return self._url("redis")
 
     @cached_property

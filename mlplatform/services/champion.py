@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -26,6 +27,7 @@ from prometheus_client.registry import Collector
 from pydantic import Field
 
 from mlplatform.domain.champion import Contest
+from mlplatform.domain.observations import following
 from mlplatform.domain.recipe import Recipe
 from mlplatform.errors import TransientError
 from mlplatform.io.champion_journal import ChampionJournal, Standing
@@ -219,7 +221,7 @@ class Champion:
                 if known is not None:
                     return known
             standing = await self._standing(series_id)
-            said = await self._said(replace(call, observation_id=observation_id))
+            said = await self._said(self._timed(replace(call, observation_id=observation_id)))
             offset, contest = standing.next_offset, standing.contest
             predictions = {name: answer["prediction"] for name, answer in said.items()}
             # What a model says before it has learned anything of a series is no prediction to judge it by.
@@ -250,6 +252,16 @@ class Champion:
             self.changes[series_id] += before is not None and contest.champion != before
             return answer
 
+    def _timed(self, call: Call) -> Call:
+        """With one time for all models: else one that failed might find it late when it comes again."""
+        if call.event_time is not None:
+            return call
+        states = (each.learner.state for each in self.served.values())
+        last = [state.last[call.series_id] for state in states if state and call.series_id in state.last]
+        given = [entry.event_time for entry in last if entry.observation_id == call.observation_id]
+        newest = max((entry.event_time for entry in last), default=None)
+        return replace(call, event_time=given[0] if given else following(datetime.now(UTC), newest))
+
     async def _said(self, call: Call) -> dict[str, dict[str, Any]]:
         """Each model's answer."""
         await self._check_owner(call.series_id)
@@ -279,6 +291,8 @@ class Champion:
         if not answers and status < 500:
             return next(iter(failed.values()))
         reasons = "; ".join(f"{name}: {each.detail}" for name, each in failed.items())
+        if status == 422:
+            return Refused(status, f"not every model has learned this, nor will ({reasons})")
         return self._again(observation_id, f"not every model has learned this ({reasons})", status)
 
     def _again(self, observation_id: str | None, reason: str, status: int = 503) -> Refused:

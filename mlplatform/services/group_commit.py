@@ -70,19 +70,20 @@ class GroupCommit:
         self._loop.call_soon_threadsafe(self._written, taken, error)
 
     def _written(self, taken: dict[asyncio.Future[None], Entry], error: Exception | None) -> None:
-        self._answer(taken, error)
         if error is not None:
             # What waits behind a failed entry has a position that the journal will not reach.
-            behind, self._waiting = self._waiting, {}
-            self._answer(behind, error)
-        if self._waiting:
-            self._write()
-        else:
-            self._idle.set()
+            taken, self._waiting = taken | self._waiting, {}
+        try:
+            self._ended(list(taken.values()), error)
+        finally:
+            # Whoever waits goes on, whatever becomes of the rest.
+            self._answer(taken, error)
+            if self._waiting:
+                self._write()
+            else:
+                self._idle.set()
 
     def _answer(self, taken: dict[asyncio.Future[None], Entry], error: Exception | None) -> None:
-        if taken:
-            self._ended(list(taken.values()), error)
         for done in taken:
             # Who has left is told no more.
             if done.cancelled():

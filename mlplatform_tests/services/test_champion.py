@@ -279,6 +279,9 @@ def test_where_one_model_fails_nobody_is_answered_and_who_has_learned_does_not_a
         assert answer["offset"] == given - 30
         assert told(service.post(f"{PATH}/predict_learn", json=again)) == answer
         assert counts(service, "x" * 200) == dict.fromkeys(NAMES, given - 30 + 1)
+        learners = [each.learner for each in service.app.state.served.values()]
+        # Of one time, so that none of them finds the next observation late.
+        assert len({learner.state.last["x" * 200].event_time for learner in learners}) == 1
         assert [each["offset"] for each in learn(service, 30, 40)] == list(range(30, 40))
 
 

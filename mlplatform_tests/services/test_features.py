@@ -117,10 +117,18 @@ def test_a_series_of_a_family_has_the_lags_of_its_family(client: httpx.Client) -
     assert len(add(client, 1, "CEU42")["features"]) == monthly.lags != DEFAULT_LAGS
 
 
-def test_redis_is_where_the_seeds_variables_say(place: Place) -> None:
-    seeds = place.but(REDIS_HOST="there")
-    assert seeds.settings.redis_url == "redis://there:6379"
-    assert seeds.but(REDIS_PORT="7").settings.redis_url == "redis://there:7"
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        ({}, "redis://there:6379"),
+        ({"REDIS_PORT": "7"}, "redis://there:7"),
+        # As Kubernetes sets it where a service is called `redis`.
+        ({"REDIS_PORT": "tcp://10.0.0.1:7"}, "redis://there:7"),
+        ({"MLPLATFORM_REDIS_URL": "redis://here"}, "redis://here"),
+    ],
+)
+def test_redis_is_where_the_seeds_variables_say(variables: dict[str, str], url: str) -> None:
+    assert Settings({"REDIS_HOST": "there", **variables}).redis_url == url
 
 
 def test_redis_has_the_values_where_the_seed_has_them(place: Place, client: httpx.Client) -> None:
