@@ -149,6 +149,7 @@ def survived(
                 clients.wait_for(chance.randrange(30, 150))
                 service.kill()
                 service.start()
+                service.wait_until_ready()
             clients.wait_for(100)
         clients.clear_up()
         assert proxy.dropped
