@@ -76,7 +76,8 @@ class Journal(LocalDatabase):
     """
     other_format = (
         "{path} is a journal of format {found}, and this mlplatform knows {known}: start once more the"
-        " version that wrote it, which empties it when it ends"
+        " version that wrote it, which hands all of it over when it ends, then move the file away: its ids"
+        " come back from the tables"
     )
     in_use = JournalInUse
     unavailable = JournalUnavailable

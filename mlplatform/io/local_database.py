@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,12 +38,16 @@ class LocalDatabase:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Transactions are begun and ended by us.
             self._database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            # Takes the lock, which SQLite would take only with the first write.
-            with self._transaction():
-                self._prepare()
+            with ExitStack() as failed:
+                # Who cannot use it does not keep its lock.
+                failed.callback(self._database.close)
+                self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = FULL")
+                # Takes the lock, which SQLite would take only with the first write.
+                with self._transaction():
+                    self._prepare()
+                failed.pop_all()
 
     def close(self) -> None:
         with self._turn:

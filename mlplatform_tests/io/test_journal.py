@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -133,3 +134,16 @@ def test_a_full_disk_takes_nothing(tmp_path: Path) -> None:
     journal._database.execute("PRAGMA max_page_count = 100000")
     journal.append([entry(1)])
     journal.close()
+
+
+def test_a_journal_of_another_format_is_refused_and_not_kept_locked(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    Journal(path).close()
+    for number in (9, Journal.format):
+        database = sqlite3.connect(path)
+        database.execute(f"PRAGMA user_version = {number}")
+        database.close()
+        if number == 9:
+            with pytest.raises(JournalUnavailable, match=r"of format 9.*move the file away"):
+                Journal(path)
+    Journal(path).close()
