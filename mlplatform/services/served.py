@@ -47,6 +47,8 @@ class Served:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         await self.learner.start()
+        # Before the first observation of a new series waits for it.
+        await self.pipeline.look()
         try:
             yield
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from mlplatform.io.tables import Table
 from mlplatform.local.stack import RunningStack
 from mlplatform.services import features, pipeline_models, served
 from mlplatform.services.models import SEED_NAMES, application
+from mlplatform.services.pipeline_models import PipelineModels
 from mlplatform.services.served import Stream
 from mlplatform.settings import FIRST_SERVICE_SHARD, ConfigurationError, Settings
 from mlplatform_tests.domain.recipe_checks import series
@@ -514,10 +516,18 @@ def test_a_snapshot_that_cannot_be_read_still_says_whose_the_series_are(
 
 def test_nothing_is_taken_before_it_was_seen_what_the_pipeline_has(settings: Settings, monkeypatch) -> None:
     monkeypatch.setattr(pipeline_models, "PATIENCE_SECONDS", 0.0)
+    read, allowed = PipelineModels._read, threading.Event()
+
+    def slow(self: PipelineModels) -> Any:
+        assert allowed.wait(SECONDS)
+        return read(self)
+
+    monkeypatch.setattr(PipelineModels, "_read", slow)
     with client(settings) as service:
         refused = service.post("/predict_learn", json=body(0))
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert "is not known yet" in refused.json()["detail"]
+        allowed.set()
         assert eventually(lambda: service.post("/predict_learn", json=body(0)).is_success, SECONDS)
 
 
