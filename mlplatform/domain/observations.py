@@ -14,6 +14,8 @@ from mlplatform.errors import PlatformError
 
 # Models square values and multiply the squares: what is larger would stop them at an overflow.
 LARGEST = 1e30
+# Of the id of a series or of an observation that comes by HTTP.
+LONGEST_ID = 200
 # A producer's clock may be fast; what is dated later than this would block its series.
 BELIEVED_CLOCK_ERROR = timedelta(days=1)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlplatform.domain.champion import Change, Contest
 from mlplatform.errors import PlatformError, TransientError
-from mlplatform.io.local_database import LocalDatabase
+from mlplatform.io.answers import Answers
 
 # What a contest chooses by. Its rolling metrics are not among it: the models have those themselves.
 FIELDS = ("champion", "since_offset", "errors", "counts", "absent")
@@ -30,7 +30,7 @@ class Standing:
     next_offset: int
 
 
-class ChampionJournal(LocalDatabase):
+class ChampionJournal(Answers):
     """The contest of each series, and of every observation that counted in it the answer.
 
     Both are written at once, so that after a crash the same observation has the same answer, and counts once.
@@ -51,12 +51,6 @@ class ChampionJournal(LocalDatabase):
         next_offset INTEGER NOT NULL,
         contest TEXT NOT NULL
     );
-    CREATE TABLE answers (
-        series_id TEXT NOT NULL,
-        observation_id TEXT NOT NULL,
-        answer TEXT NOT NULL,
-        PRIMARY KEY (series_id, observation_id)
-    ) WITHOUT ROWID;
     """
     other_format = (
         "{path} has format {found}, and this mlplatform knows {known}: start the version that wrote it, or"
@@ -64,15 +58,6 @@ class ChampionJournal(LocalDatabase):
     )
     in_use = ChampionJournalInUse
     unavailable = ChampionJournalUnavailable
-
-    def answer(self, series_id: str, observation_id: str) -> dict[str, Any] | None:
-        """What was answered for this observation; None if it is new."""
-        with self._told():
-            row = self._database.execute(
-                "SELECT answer FROM answers WHERE series_id = ? AND observation_id = ?",
-                (series_id, observation_id),
-            ).fetchone()
-        return json.loads(row[0]) if row else None
 
     def standing(self, series_id: str) -> Standing | None:
         """None of a series that is new."""

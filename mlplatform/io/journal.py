@@ -7,12 +7,13 @@ import sqlite3
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mlplatform.errors import PlatformError, TransientError
-from mlplatform.io.local_database import LocalDatabase
+from mlplatform.io.answers import Answers
+from mlplatform.io.times import micros, time_of
 
 
 class JournalInUse(PlatformError):
@@ -43,7 +44,7 @@ class Entry:
     lags: tuple[float, ...] | None = None
 
 
-class Journal(LocalDatabase):
+class Journal(Answers):
     """The tail of a log that its table on the object store does not have yet, and of every observation that
     there ever was its id and its answer.
 
@@ -65,12 +66,6 @@ class Journal(LocalDatabase):
         value REAL NOT NULL,
         lags BLOB
     );
-    CREATE TABLE answers (
-        series_id TEXT NOT NULL,
-        observation_id TEXT NOT NULL,
-        answer TEXT NOT NULL,
-        PRIMARY KEY (series_id, observation_id)
-    ) WITHOUT ROWID;
     CREATE TABLE journal (forgotten INTEGER NOT NULL);
     INSERT INTO journal VALUES (0);
     """
@@ -99,15 +94,6 @@ class Journal(LocalDatabase):
         """Entries below this position are no longer here: the table has them."""
         return self._forgotten
 
-    def answer(self, series_id: str, observation_id: str) -> dict[str, Any] | None:
-        """What was answered for this observation; None if it is new."""
-        with self._told():
-            row = self._database.execute(
-                "SELECT answer FROM answers WHERE series_id = ? AND observation_id = ?",
-                (series_id, observation_id),
-            ).fetchone()
-        return json.loads(row[0]) if row else None
-
     def append(self, entries: Sequence[Entry]) -> None:
         """Appends the entries, all or none; returns when they are on the disk.
 
@@ -126,8 +112,8 @@ class Journal(LocalDatabase):
                 each.series_id,
                 each.offset,
                 each.observation_id,
-                _micros(each.event_time),
-                _micros(each.ingested_at),
+                micros(each.event_time),
+                micros(each.ingested_at),
                 each.value,
                 None if each.lags is None else array("d", each.lags).tobytes(),
             )
@@ -156,10 +142,10 @@ class Journal(LocalDatabase):
                 series_id,
                 offset,
                 observation_id,
-                _time(at),
+                time_of(at),
                 value,
                 json.loads(answer),
-                _time(ingested_at),
+                time_of(ingested_at),
                 None if lags is None else tuple(array("d", lags)),
             )
             for position, series_id, offset, observation_id, at, ingested_at, value, lags, answer in rows
@@ -186,13 +172,3 @@ class Journal(LocalDatabase):
             )
             database.execute("UPDATE journal SET forgotten = ?", (next_position,))
         self._next_position = self._forgotten = next_position
-
-
-def _micros(time: datetime) -> int:
-    """Microseconds since 1970."""
-    return round(time.timestamp() * 1_000_000)
-
-
-def _time(micros: int) -> datetime:
-    seconds, rest = divmod(micros, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)

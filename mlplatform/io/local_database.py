@@ -18,7 +18,7 @@ class LocalDatabase:
     Attributes:
         name: what messages call it.
         format: of the tables; raised when they change, so that an older file is refused, not misread.
-        schema: the statements that make the tables.
+        schema: the statements that make the tables of this class, after those of its bases.
         other_format: what is said of a file of another format: `path`, `found`, `known` and the remedy.
         in_use: raised where another process has it open.
         unavailable: raised where it cannot be used; nothing of what was to be written is in it.
@@ -59,7 +59,8 @@ class LocalDatabase:
             return
         if found:
             raise self.unavailable(self.other_format.format(path=self._path, found=found, known=self.format))
-        for statement in filter(None, (each.strip() for each in self.schema.split(";"))):
+        schemas = (vars(kind).get("schema", "") for kind in reversed(type(self).__mro__))
+        for statement in filter(None, (each.strip() for each in ";".join(schemas).split(";"))):
             self._database.execute(statement)
         self._database.execute(f"PRAGMA user_version = {self.format}")
 

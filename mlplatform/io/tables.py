@@ -7,12 +7,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import wraps
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mlplatform.io.object_store import Conflict, ObjectStore
+from mlplatform.io.times import micros
 
 if TYPE_CHECKING:
     import arro3.core as arro3
@@ -26,7 +26,6 @@ PREFIX = "tables"
 CONFIGURATION = {"delta.checkpointInterval": "20", "delta.logRetentionDuration": "interval 2 days"}
 # A handle that follows a table for ever grows with each commit; opened anew, it is as large as the table.
 COMMITS_A_HANDLE = 100
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -315,7 +314,7 @@ def _array(values: Sequence[Any], kind: arro3.DataType) -> arro3.Array:
     from arro3.core import Array, DataType, list_array
 
     if DataType.is_timestamp(kind):
-        return Array([_micros(each) for each in values], DataType.int64()).cast(kind)
+        return Array([None if each is None else micros(each) for each in values], DataType.int64()).cast(kind)
     if DataType.is_list(kind):
         ends = accumulate(map(len, values), initial=0)
         numbers = list(chain.from_iterable(values))
@@ -326,8 +325,3 @@ def _array(values: Sequence[Any], kind: arro3.DataType) -> arro3.Array:
 def literal(text: str) -> str:
     """The text as SQL has it."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def _micros(time: datetime | None) -> int | None:
-    """Microseconds since 1970, to the last one: a float has not as many digits."""
-    return None if time is None else (time - _EPOCH) // timedelta(microseconds=1)

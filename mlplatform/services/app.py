@@ -30,8 +30,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlplatform.errors import PlatformError, TransientError
 from mlplatform.services.direct import Direct, DirectRoute
-from mlplatform.services.refusals import DETAIL, Refused, failed, invalid, refusal, unavailable
-from mlplatform.services.security import Tokens, scope
+from mlplatform.services.refusals import Refused, documented, failed, invalid, refusal, unavailable
+from mlplatform.services.security import Tokens, bearer, scope
 from mlplatform.settings import ConfigurationError, Settings
 
 LONGEST_BODY_BYTES = 64 * 1024
@@ -73,10 +73,7 @@ def create_app(
         version=version("mlplatform"),
         lifespan=lifespan,
         redoc_url=None,
-        responses={
-            status: {"description": text, "content": {"application/json": {"schema": DETAIL}}}
-            for status, text in REFUSALS.items()
-        },
+        responses={status: documented(text) for status, text in REFUSALS.items()},
     )
     app.state.tokens = Tokens(settings)
     app.state.registry = CollectorRegistry()
@@ -196,8 +193,8 @@ class _Observed:
 
     def _client(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """Who has a token, wherever they come from; else the address: a token can be made up each time."""
-        kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if kind.lower() == "bearer" and self._tokens.scopes(token) is not None:
+        token = bearer(headers)
+        if token is not None and self._tokens.scopes(token) is not None:
             return str(hash(token))
         return (scope["client"] or ("",))[0]
 

@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar, cast
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -38,15 +38,18 @@ from mlplatform.services.model_metrics import OTHER
 from mlplatform.services.model_requests import (
     BROKEN,
     INVALID,
-    MOST_STEPS,
     OWNED,
     READ,
     WRITE,
     Features,
     Forecast,
+    History,
+    Key,
     Learned,
     Observed,
     Prediction,
+    Steps,
+    numbered,
     to_call,
     unfit_id,
 )
@@ -332,19 +335,19 @@ class Champion:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
 
 
-router = APIRouter(prefix="/models/champion", responses=cast(Any, BROKEN))
+router = APIRouter(prefix="/models/champion", responses=BROKEN)
 
 
 @router.post(
     "/predict_learn",
     dependencies=[scope(WRITE)],
     response_model=Answered,
-    responses=cast(Any, INVALID | OWNED),
+    responses=INVALID | OWNED,
 )
 async def predict_learn(
     request: Request,
     observed: Observed,
-    idempotency_key: Annotated[str | None, Header(description="The observation_id of a body without")] = None,
+    idempotency_key: Key = None,
 ) -> JSONResponse:
     """Lets every model predict the target, then learn it; one of them answers, when all of it is on the disk.
 
@@ -354,32 +357,25 @@ async def predict_learn(
     return JSONResponse(await _learned(_champion(request), observed, idempotency_key))
 
 
-@router.post(
-    "/predict", dependencies=[scope(READ)], response_model=Said, responses=cast(Any, INVALID | OWNED)
-)
+@router.post("/predict", dependencies=[scope(READ)], response_model=Said, responses=INVALID | OWNED)
 async def predict(request: Request, asked: Asked) -> JSONResponse:
     """Predicts the next value, and learns nothing."""
     model, (value,) = await _champion(request).ahead(asked, 1)
     return JSONResponse({"prediction": value, "model": model})
 
 
-@router.post(
-    "/predict_many", dependencies=[scope(READ)], response_model=Foretold, responses=cast(Any, INVALID | OWNED)
-)
-async def predict_many(
-    request: Request, asked: Asked, steps: Annotated[int, Query(ge=1, le=MOST_STEPS)] = FORECAST_STEPS
-) -> JSONResponse:
+@router.post("/predict_many", dependencies=[scope(READ)], response_model=Foretold, responses=INVALID | OWNED)
+async def predict_many(request: Request, asked: Asked, steps: Steps = FORECAST_STEPS) -> JSONResponse:
     """The next values, each made of the ones before it."""
     model, values = await _champion(request).ahead(asked, steps)
-    forecast = [{"step": step, "value": round(value, 6)} for step, value in enumerate(values, 1)]
-    return JSONResponse({"forecast": forecast, "model": model})
+    return JSONResponse({"forecast": numbered(values), "model": model})
 
 
 @router.get("/metrics", dependencies=[scope(READ)])
 @router.get("/model_metrics", dependencies=[scope(READ)])
 async def model_metrics(
     request: Request,
-    history: Annotated[bool, Query(description="Also the last actual values and predictions")] = False,
+    history: History = False,
 ) -> JSONResponse:
     """Of each series the errors of the model that serves it, and how the contest stands."""
     champion = _champion(request)

@@ -12,19 +12,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Response
+from fastapi import FastAPI, Response
 from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlplatform.domain.observations import LONGEST_ID
 from mlplatform.errors import TransientError
 from mlplatform.services.refusals import Refused, refusal, unavailable
-from mlplatform.services.security import Tokens
+from mlplatform.services.security import Tokens, bearer
 
 JSON = b"application/json"
 # As FastAPI's, which makes an encoder for each reply.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-# A longer one is for FastAPI to refuse.
-LONGEST_KEY = 200
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,9 @@ class Direct:
         key = headers.get(b"idempotency-key")
         if (
             headers.get(b"content-type") != JSON
-            or (key is not None and not 0 < len(key) <= LONGEST_KEY)
-            or not self._tokens.allow(headers.get(b"authorization", b"").decode("latin-1"), route.scope)
+            # A longer one is for FastAPI to refuse.
+            or (key is not None and not 0 < len(key) <= LONGEST_ID)
+            or not self._tokens.allow(bearer(headers), route.scope)
         ):
             await self._app(scope, receive, send)
             return
@@ -86,6 +86,11 @@ class Direct:
         except TransientError as error:
             reply = await unavailable(None, error)
         await reply(scope, receive, send)
+
+
+def answer_directly(app: FastAPI, *routes: DirectRoute) -> None:
+    """Lets an application that `create_app` made answer these routes so."""
+    app.state.direct.update({route.path: route for route in routes})
 
 
 async def _until_complete(receive: Receive) -> AsyncIterator[Message]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from mlplatform.domain.families import Families
 from mlplatform.domain.observations import (
     BELIEVED_CLOCK_ERROR,
+    LONGEST_ID,
     Refusal,
     Submission,
     Tail,
@@ -35,15 +36,14 @@ from mlplatform.io.object_store import Conflict, StoreUnavailable
 from mlplatform.io.online_store import OnlineStore, OnlineStoreUnavailable
 from mlplatform.io.sources.replay import parse_time
 from mlplatform.services.app import create_app
-from mlplatform.services.direct import DirectRoute
+from mlplatform.services.direct import DirectRoute, answer_directly
 from mlplatform.services.feature_log import NAME, FeatureLog, NotOwner, Series, move_on
 from mlplatform.services.group_commit import GroupCommit
 from mlplatform.services.online_features import OnlineFeatures
-from mlplatform.services.refusals import DETAIL, Refused
+from mlplatform.services.refusals import Refused, documented
 from mlplatform.services.security import scope
 from mlplatform.settings import FIRST_SERVICE_SHARD, Settings
 
-LONGEST_ID = 200
 # Refusals that wait for the quarantine; more than these are counted only.
 MOST_REFUSALS = 10_000
 # Series of others, which are looked up in the log once.
@@ -176,14 +176,13 @@ class Features:
         except BaseException:
             self._journal.close()
             raise
-        self._commits = GroupCommit(self._journal)
+        self._commits = GroupCommit(self._journal, self._ended)
         self._online = OnlineFeatures(store, lambda: self._committed, self.lags)
         # What is on its way to the disk is in `_series` only; None after a commit that failed.
         self._series: dict[str, Series] | None = None
         self._position = 0
         self._committed: dict[str, Series] = {}
         self._committed_position = 0
-        self._generation = 0
         self._adding: dict[tuple[str, str], asyncio.Task[dict[str, Any]]] = {}
         self._asking: dict[str, asyncio.Task[int | None]] = {}
         self._elsewhere: dict[str, int] = {}
@@ -309,22 +308,15 @@ class Features:
             return answer if "features" in answer else await self._recalled(series_id, answer["offset"])
         await self._check_owner(series_id)
         entry = self._taken(given, name)
-        begun, generation = entry.offset == 0, self._generation
-        series = self._current[series_id]
         try:
             await self._commits.commit(entry)
         except JournalUnavailable as error:
-            self._lose(generation)
             raise Refused(503, f"nothing was taken: {error}", AGAIN) from error
         except ValueError as error:
             # The one before it failed a moment ago, and it does not follow the last one that was kept.
-            self._lose(generation)
             raise Refused(503, "nothing was taken: what came before it was lost", AGAIN) from error
-        self._committed_position = max(self._committed_position, entry.position + 1)
-        if (before := self._committed.get(series_id)) is None or before.offset < series.offset:
-            self._committed[series_id] = series
         self._metrics.added.inc()
-        await self._online.changed(series_id, begun)
+        await self._online.changed(series_id, entry.offset == 0)
         return entry.answer
 
     def _taken(self, given: Addition, name: str) -> Entry:
@@ -375,11 +367,13 @@ class Features:
             self._series = dict(series)
         return self._series
 
-    def _lose(self, generation: int) -> None:
-        """Throws away what is on its way, once for all that were on it together."""
-        if generation == self._generation:
-            self._generation += 1
+    def _ended(self, entries: Sequence[Entry], error: Exception | None) -> None:
+        """Moves on what the disk has, or throws away all that was on its way together."""
+        if error is not None:
             self._series = None
+            return
+        move_on(self._committed, entries, self._families)
+        self._committed_position = entries[-1].position + 1
 
     async def _recalled(self, series_id: str, offset: int) -> dict[str, Any]:
         """The answer of an observation of which this disk has only the id."""
@@ -522,7 +516,7 @@ class Features:
 
 
 router = APIRouter()
-REFUSED = {"description": "Refused, and why", "content": {"application/json": {"schema": DETAIL}}}
+REFUSED = documented("Refused, and why")
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: REFUSED, 422: REFUSED}
 
 
@@ -603,8 +597,11 @@ def application(settings: Settings) -> FastAPI:
     )
     app.state.features = None
     app.include_router(router)
-    app.state.direct["/add"] = DirectRoute(
-        "/add", "features:write", Addition, lambda given, key: app.state.features.add(given, key)
+    answer_directly(
+        app,
+        DirectRoute(
+            "/add", "features:write", Addition, lambda given, key: app.state.features.add(given, key)
+        ),
     )
     return app
 

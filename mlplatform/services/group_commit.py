@@ -22,7 +22,7 @@ class GroupCommit:
     def __init__(
         self,
         journal: Journal,
-        ended: Callable[[Sequence[Entry], Exception | None], None] = lambda entries, error: None,
+        ended: Callable[[Sequence[Entry], Exception | None], None],
     ) -> None:
         self._journal = journal
         self._ended = ended

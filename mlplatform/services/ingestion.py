@@ -24,7 +24,7 @@ from mlplatform.io.cursor import Cursor
 from mlplatform.io.sources.price import COINBASE, PriceSource, PriceUnavailable
 from mlplatform.io.sources.replay import ReplaySource, parse_time
 from mlplatform.services.app import create_app
-from mlplatform.services.refusals import DETAIL, Refused
+from mlplatform.services.refusals import Refused, documented
 from mlplatform.services.security import scope
 from mlplatform.settings import Settings
 
@@ -89,10 +89,6 @@ class Status(BaseModel):
 class Health(BaseModel):
     status: Literal["healthy"]
     total_observations: int
-
-
-def _refusal(text: str) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": DETAIL}}}
 
 
 class Ingestion:
@@ -238,9 +234,9 @@ async def next_observation(request: Request, key: Key = None) -> Any:
     tags=["observations"],
     response_model=LivePrice,
     responses={
-        404: _refusal("The exchange knows no such currency"),
-        502: _refusal("The exchange's answer is no price"),
-        504: _refusal("The exchange does not answer in time"),
+        404: documented("The exchange knows no such currency"),
+        502: documented("The exchange's answer is no price"),
+        504: documented("The exchange does not answer in time"),
     },
 )
 async def next_price(

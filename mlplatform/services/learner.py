@@ -432,8 +432,7 @@ class Learner:
             self._recovery = None
 
     def _load(self) -> Learned:
-        # A table of its own, since one remembers what was last read from it.
-        table, journal = Table(PREDICTIONS, self._stores.objects), self._journal
+        table, journal = self._stores.table(PREDICTIONS.name), self._journal
         if self._token is None:
             self._token = self._claim(table)
         head = table.head(self._stream)

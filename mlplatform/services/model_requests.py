@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Annotated, Any
 
+from fastapi import Header, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from mlplatform.domain.observations import LONGEST_ID
 from mlplatform.services.learner import Call, Learner
-from mlplatform.services.refusals import DETAIL, Refused
+from mlplatform.services.refusals import Refused, documented
+
+Responses = dict[int | str, dict[str, Any]]
 
 DEFAULT_SERIES = "default"
 # Keys of /model_metrics that are no series.
 RESERVED = {"message", "model_info"}
-LONGEST_ID = 200
 MOST_STEPS = 100
 EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 WRITE, READ = "models:write", "models:read"
-REFUSED = {"content": {"application/json": {"schema": DETAIL}}}
-INVALID = {422: {"description": "Not fit to be learned; no model has changed", **REFUSED}}
-OWNED = {409: {"description": "Somebody else owns the series", **REFUSED}}
-BROKEN = {400: {"description": "The body cannot be read", **REFUSED}}
+INVALID: Responses = {422: documented("Not fit to be learned; no model has changed")}
+OWNED: Responses = {409: documented("Somebody else owns the series")}
+BROKEN: Responses = {400: documented("The body cannot be read")}
+# What several routes take.
+Key = Annotated[str | None, Header(description="The observation_id of a body without")]
+Steps = Annotated[int, Query(ge=1, le=MOST_STEPS)]
+History = Annotated[bool, Query(description="Also the last actual values and predictions")]
 
 
 class Features(BaseModel):
@@ -73,6 +81,11 @@ class Forecast(BaseModel):
     """The next values, each made of the ones before it."""
 
     forecast: list[Step]
+
+
+def numbered(values: Sequence[float]) -> list[dict[str, float]]:
+    """A forecast as `Forecast` has it."""
+    return [{"step": step, "value": round(value, 6)} for step, value in enumerate(values, 1)]
 
 
 def to_call(learner: Learner, observed: Observed, key: str | None) -> Call:

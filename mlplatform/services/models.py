@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated, Any, cast
+from typing import Any
 
-from fastapi import APIRouter, FastAPI, Header, Query, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client.registry import Collector
 
@@ -17,24 +17,26 @@ from mlplatform.io.results import FORECAST_STEPS
 from mlplatform.io.stores import Stores
 from mlplatform.services import champion
 from mlplatform.services.app import create_app
-from mlplatform.services.direct import DirectRoute
+from mlplatform.services.direct import DirectRoute, answer_directly
 from mlplatform.services.model_metrics import ModelCollector
 from mlplatform.services.model_requests import (
     BROKEN,
     INVALID,
-    MOST_STEPS,
     OWNED,
     READ,
-    REFUSED,
     WRITE,
     Features,
     Forecast,
+    History,
+    Key,
     Learned,
     Observed,
     Prediction,
+    Steps,
+    numbered,
     to_call,
 )
-from mlplatform.services.refusals import Refused
+from mlplatform.services.refusals import Refused, documented
 from mlplatform.services.security import scope
 from mlplatform.services.served import Served, accuracy, values_ahead
 from mlplatform.settings import ConfigurationError, Settings
@@ -104,12 +106,10 @@ def application(settings: Settings, names: Sequence[str] = ()) -> FastAPI:
         prefixes = [""] if single else dict.fromkeys((f"/models/{name}", f"/models/{recipe.name}"))
         for at, prefix in enumerate(prefixes):
             app.include_router(_routes(name, prefix), tags=[name], include_in_schema=at == 0)
-            for route in _direct_routes(prefix, lambda name=name: app.state.served[name]):
-                app.state.direct[route.path] = route
+            answer_directly(app, *_direct_routes(prefix, lambda name=name: app.state.served[name]))
     if not single:
         app.include_router(champion.router, tags=["champion"])
-        route = champion.direct_route(lambda: app.state.champion)
-        app.state.direct[route.path] = route
+        answer_directly(app, champion.direct_route(lambda: app.state.champion))
     app.include_router(_common_routes(recipes, health=not single))
     return app
 
@@ -139,7 +139,7 @@ def _recipes(names: Sequence[str]) -> dict[str, Recipe]:
 def _routes(name: str, prefix: str) -> APIRouter:
     """The routes of one model."""
     # A prefix that comes with the inclusion is not in the routes' paths, which metrics tell.
-    router = APIRouter(prefix=prefix, responses=cast(Any, BROKEN))
+    router = APIRouter(prefix=prefix, responses=BROKEN)
 
     def served(request: Request) -> Served:
         return request.app.state.served[name]
@@ -148,14 +148,12 @@ def _routes(name: str, prefix: str) -> APIRouter:
         "/predict_learn",
         dependencies=[scope(WRITE)],
         response_model=Learned,
-        responses=cast(Any, INVALID | OWNED),
+        responses=INVALID | OWNED,
     )
     async def predict_learn(
         request: Request,
         observed: Observed,
-        idempotency_key: Annotated[
-            str | None, Header(description="The observation_id of a body without")
-        ] = None,
+        idempotency_key: Key = None,
     ) -> JSONResponse:
         """Predicts the target, then learns it; answers when both are on the disk."""
         return JSONResponse(await _learned(served(request), observed, idempotency_key))
@@ -164,7 +162,7 @@ def _routes(name: str, prefix: str) -> APIRouter:
         "/predict",
         dependencies=[scope(READ)],
         response_model=Prediction,
-        responses=cast(Any, INVALID),
+        responses=INVALID,
     )
     async def predict(request: Request, asked: Features) -> JSONResponse:
         """Predicts the next value, and learns nothing."""
@@ -174,21 +172,17 @@ def _routes(name: str, prefix: str) -> APIRouter:
         "/predict_many",
         dependencies=[scope(READ)],
         response_model=Forecast,
-        responses=cast(Any, INVALID),
+        responses=INVALID,
     )
-    async def predict_many(
-        request: Request, asked: Features, steps: Annotated[int, Query(ge=1, le=MOST_STEPS)] = FORECAST_STEPS
-    ) -> JSONResponse:
+    async def predict_many(request: Request, asked: Features, steps: Steps = FORECAST_STEPS) -> JSONResponse:
         """The next values, each made of the ones before it."""
         values = await values_ahead(served(request), asked, steps)
-        return JSONResponse(
-            {"forecast": [{"step": step, "value": round(value, 6)} for step, value in enumerate(values, 1)]}
-        )
+        return JSONResponse({"forecast": numbered(values)})
 
     @router.get("/model_metrics", dependencies=[scope(READ)])
     async def model_metrics(
         request: Request,
-        history: Annotated[bool, Query(description="Also the last actual values and predictions")] = False,
+        history: History = False,
     ) -> JSONResponse:
         """Errors of the last 5, 10 and 20 predictions of each series, and the next values."""
         return await _metrics(served(request), history)
@@ -250,12 +244,12 @@ def _common_routes(recipes: dict[str, Recipe], health: bool) -> APIRouter:
         "/models/{name}/metrics",
         dependencies=[scope(READ)],
         tags=["models"],
-        responses={404: {"description": "No such model", **REFUSED}, **cast(Any, INVALID)},
+        responses={404: documented("No such model"), **INVALID},
     )
     async def metrics(
         request: Request,
         name: str,
-        history: Annotated[bool, Query(description="Also the last actual values and predictions")] = False,
+        history: History = False,
     ) -> JSONResponse:
         """What /model_metrics of this model says."""
         try:

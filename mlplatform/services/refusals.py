@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from asgi_correlation_id import correlation_id
 from fastapi import HTTPException, Request
@@ -16,6 +17,11 @@ DETAIL = {
     "properties": {"detail": {"description": "What is wrong, and the remedy"}},
     "required": ["detail"],
 }
+
+
+def documented(text: str) -> dict[str, Any]:
+    """A refusal as the document of an interface has it."""
+    return {"description": text, "content": {"application/json": {"schema": DETAIL}}}
 
 
 class Refused(HTTPException):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -34,16 +35,19 @@ class Tokens:
                 '{"<SHA-256 of a token, in hex>": ["models:read", "models:write"]}'
             )
 
-    def allow(self, authorization: str, scope: str) -> bool:
-        """Whether the value of an `Authorization` header is enough for the scope."""
-        if not self.required:
-            return True
-        kind, _, token = authorization.partition(" ")
-        return kind.lower() == "bearer" and scope in (self.scopes(token) or ())
+    def allow(self, token: str | None, scope: str) -> bool:
+        """Whether the token of a request (None: it has none) is enough for the scope."""
+        return not self.required or (token is not None and scope in (self.scopes(token) or ()))
 
     def scopes(self, token: str) -> frozenset[str] | None:
         """None for a token that nobody has."""
         return self._scopes.get(hashlib.sha256(token.encode()).hexdigest())
+
+
+def bearer(headers: Mapping[bytes, bytes]) -> str | None:
+    """The token in the headers of a request as ASGI has them."""
+    kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    return token if kind.lower() == "bearer" else None
 
 
 def scope(name: str) -> Any:

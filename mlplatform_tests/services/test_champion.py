@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import threading
 import time
-import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,24 +33,11 @@ from mlplatform_tests.domain.recipe_checks import series
 from mlplatform_tests.graphs import Graph, failure_message, replay
 from mlplatform_tests.local.processes import eventually
 from mlplatform_tests.services.processes import SECONDS, process
-from mlplatform_tests.services.test_learner import addresses, changed
+from mlplatform_tests.services.test_learner import changed
 from mlplatform_tests.services.test_models import body, client, expected, samples, told
 
 PATH = "/models/champion"
 NAMES = ("linear_regression", "ridge_regression")
-
-
-@pytest.fixture
-def settings(stack: RunningStack, tmp_path: Path) -> Settings:
-    return Settings(
-        {
-            "MLPLATFORM_DATA_DIRECTORY": str(tmp_path),
-            "MLPLATFORM_S3_PREFIX": uuid.uuid4().hex,
-            "MLPLATFORM_SNAPSHOT_KEY": "key",
-            "MLPLATFORM_FLUSH_SECONDS": "1000",
-            **addresses(stack),
-        }
-    )
 
 
 def learn(service: TestClient, start: int, end: int, **fields: Any) -> list[dict[str, Any]]:

@@ -23,7 +23,6 @@ from mlplatform.settings import Settings
 from mlplatform_tests.services import things
 from mlplatform_tests.services.test_app import JSON, READER, TOKENS, WRITER, in_pieces, long_body
 from mlplatform_tests.services.test_models import client as model
-from mlplatform_tests.services.test_models import settings as settings
 
 PLAIN = {"content-type": "application/json"}
 

@@ -51,7 +51,7 @@ def journal(tmp_path: Path) -> Iterator[SlowJournal]:
 
 def run(story: Callable[[GroupCommit], Awaitable[None]], journal: Journal) -> None:
     async def told() -> None:
-        await story(GroupCommit(journal))
+        await story(GroupCommit(journal, lambda entries, error: None))
 
     asyncio.run(told())
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -41,26 +40,13 @@ from mlplatform_tests.domain.recipe_checks import series
 from mlplatform_tests.graphs import Graph, failure_message, pushed, replay
 from mlplatform_tests.local.processes import eventually
 from mlplatform_tests.services.processes import process
-from mlplatform_tests.services.test_learner import addresses, changed
+from mlplatform_tests.services.test_learner import changed
 
 RECIPES = load_recipes()
 VALUES = series(80).round(3).tolist()
 NAMES = ("linear_regression", "ridge_regression")
 ERRORS = [f"{name}_{window}" for window in (5, 10, 20) for name in ("mae", "mse", "rmse", "mape")]
 SECONDS = 30
-
-
-@pytest.fixture
-def settings(stack: RunningStack, tmp_path: Path) -> Settings:
-    return Settings(
-        {
-            "MLPLATFORM_DATA_DIRECTORY": str(tmp_path),
-            "MLPLATFORM_S3_PREFIX": uuid.uuid4().hex,
-            "MLPLATFORM_SNAPSHOT_KEY": "key",
-            "MLPLATFORM_FLUSH_SECONDS": "1000",
-            **addresses(stack),
-        }
-    )
 
 
 @contextmanager
