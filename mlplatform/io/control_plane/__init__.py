@@ -1,0 +1,1 @@
+"""What the control plane keeps in PostgreSQL, and what it asks of Dagster."""
