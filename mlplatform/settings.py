@@ -144,6 +144,22 @@ class Settings:
         return self.variables.get("MLPLATFORM_API_TOKENS", "")
 
     @property
+    def jwt_key(self) -> str | None:
+        """The secret that signs the tokens of those who log in; None leaves it to the data directory."""
+        return self.variables.get("MLPLATFORM_JWT_KEY") or None
+
+    @property
+    def jwt_previous_key(self) -> str | None:
+        """The one before, whose tokens are taken until they expire."""
+        return self.variables.get("MLPLATFORM_JWT_PREVIOUS_KEY") or None
+
+    @property
+    def authentication_required(self) -> bool:
+        """Whether who logs in to the control plane is asked who they are: always outside `local`."""
+        asked = self._choice("MLPLATFORM_AUTHENTICATION", "optional", ("optional", "required"))
+        return asked == "required" or self.environment != "local"
+
+    @property
     def api_token(self) -> str | None:
         """The token that a client of the services shows."""
         return self.variables.get("MLPLATFORM_TOKEN") or None

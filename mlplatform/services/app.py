@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlplatform.errors import PlatformError, TransientError
 from mlplatform.services.direct import Direct, DirectRoute
 from mlplatform.services.refusals import Refused, documented, failed, invalid, refusal, unavailable
-from mlplatform.services.security import Tokens, bearer, scope
+from mlplatform.services.security import Authority, Tokens, bearer, scope
 from mlplatform.settings import ConfigurationError, Settings
 
 LONGEST_BODY_BYTES = 64 * 1024
@@ -54,6 +54,7 @@ def create_app(
     settings: Settings,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     not_ready: Callable[[FastAPI], str | None],
+    authority: Authority | None = None,
 ) -> FastAPI:
     """An application without the routes of its service.
 
@@ -63,6 +64,7 @@ def create_app(
     Args:
         lifespan: opens and closes what the service works with.
         not_ready: why no request should come in now; None if they may.
+        authority: knows whose a token is; None: the tokens of the settings, and no others.
 
     Raises:
         ConfigurationError: of tokens, origins or rates.
@@ -75,7 +77,8 @@ def create_app(
         redoc_url=None,
         responses={status: documented(text) for status, text in REFUSALS.items()},
     )
-    app.state.tokens = Tokens(settings)
+    tokens = None if authority else Tokens(settings)
+    app.state.authority = authority or tokens
     app.state.registry = CollectorRegistry()
     direct: dict[str, DirectRoute] = {}
     app.state.direct = direct
@@ -100,9 +103,14 @@ def create_app(
         """In Prometheus' text format."""
         return Response(generate_latest(app.state.registry), media_type=CONTENT_TYPE_LATEST)
 
-    app.add_middleware(Direct, routes=direct, tokens=app.state.tokens)
+    if tokens:
+        # It knows no others.
+        app.add_middleware(Direct, routes=direct, tokens=tokens)
     app.add_middleware(
-        _Observed, registry=app.state.registry, rate=_rate(settings.rate_limit), tokens=app.state.tokens
+        _Observed,
+        registry=app.state.registry,
+        rate=_rate(settings.rate_limit),
+        authority=app.state.authority,
     )
     app.add_middleware(
         CorrelationIdMiddleware,
@@ -133,11 +141,11 @@ class _Observed:
     """Counts, times and logs each request, and refuses those that are too long or too many."""
 
     def __init__(
-        self, app: ASGIApp, registry: CollectorRegistry, rate: RateLimitItem | None, tokens: Tokens
+        self, app: ASGIApp, registry: CollectorRegistry, rate: RateLimitItem | None, authority: Authority
     ) -> None:
         self._app = app
         self._rate = rate
-        self._tokens = tokens
+        self._authority = authority
         # Of two counts a client, which expire: a moving window never forgets that a client was there.
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         labels = ("method", "route", "status")
@@ -194,7 +202,7 @@ class _Observed:
     def _client(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """Who has a token, wherever they come from; else the address: a token can be made up each time."""
         token = bearer(headers)
-        if token is not None and self._tokens.scopes(token) is not None:
+        if token is not None and self._authority.knows(token):
             return str(hash(token))
         return (scope["client"] or ("",))[0]
 

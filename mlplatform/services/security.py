@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -14,7 +15,47 @@ from mlplatform.services.refusals import Refused
 from mlplatform.settings import ConfigurationError, Settings
 
 # 401 comes from us, not from FastAPI, so that it has the shape of every other refusal.
-_bearer = HTTPBearer(auto_error=False, description="A token of MLPLATFORM_API_TOKENS")
+BEARER = HTTPBearer(auto_error=False, description="A token of MLPLATFORM_API_TOKENS")
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks.
+
+    Attributes:
+        id: tells them from all others.
+        name: for people; never a secret.
+        scopes: what they may; None: all.
+        session: what ends when they log out; None: nothing does.
+    """
+
+    id: str
+    name: str
+    type: Literal["user", "service", "static", "local"]
+    scopes: frozenset[str] | None
+    session: str | None = None
+
+    def may(self, scope: str) -> bool:
+        return self.scopes is None or scope in self.scopes
+
+
+# Whoever reaches the loopback interface of their own machine.
+LOCAL = Principal("local", "local", "local", None)
+
+
+class Authority(Protocol):
+    """Knows whose a token is."""
+
+    async def principal(self, token: str | None) -> Principal:
+        """
+        Raises:
+            Refused: 401, the token (None: there is none) is not enough.
+        """
+        ...
+
+    def knows(self, token: str) -> bool:
+        """Whether the token is one that was given out, as far as can be told at once."""
+        ...
 
 
 class Tokens:
@@ -22,14 +63,17 @@ class Tokens:
 
     Without any, everything is allowed in `local`, where services listen on the loopback interface only.
 
+    Args:
+        alone: whether nobody can come with anything else.
+
     Raises:
         ConfigurationError: there are none outside `local`, or the variable does not say which.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, alone: bool = True) -> None:
         self._scopes = _read(settings.api_tokens)
         self.required = bool(self._scopes) or settings.environment != "local"
-        if self.required and not self._scopes:
+        if alone and self.required and not self._scopes:
             raise ConfigurationError(
                 f"MLPLATFORM_API_TOKENS is not set; MLPLATFORM_ENV={settings.environment} needs it: "
                 '{"<SHA-256 of a token, in hex>": ["models:read", "models:write"]}'
@@ -41,7 +85,25 @@ class Tokens:
 
     def scopes(self, token: str) -> frozenset[str] | None:
         """None for a token that nobody has."""
-        return self._scopes.get(hashlib.sha256(token.encode()).hexdigest())
+        return self._scopes.get(_sha256(token))
+
+    def knows(self, token: str) -> bool:
+        return self.scopes(token) is not None
+
+    async def principal(self, token: str | None) -> Principal:
+        if not self.required:
+            return LOCAL
+        if token is None:
+            raise unauthenticated("a bearer token is needed")
+        if (scopes := self.scopes(token)) is None:
+            raise unauthenticated("the token is not known")
+        # As much of the digest as finds the token in the variable.
+        name = f"token {_sha256(token)[:8]}"
+        return Principal(name, name, "static", scopes)
+
+
+def unauthenticated(detail: str) -> Refused:
+    return Refused(401, detail, {"WWW-Authenticate": "Bearer"})
 
 
 def bearer(headers: Mapping[bytes, bytes]) -> str | None:
@@ -50,21 +112,30 @@ def bearer(headers: Mapping[bytes, bytes]) -> str | None:
     return token if kind.lower() == "bearer" else None
 
 
+async def admit(request: Request, given: HTTPAuthorizationCredentials | None, scope: str | None) -> Principal:
+    """Who asks, if they may: they are `request.state.principal` from now on.
+
+    Args:
+        scope: that they need; None: none.
+
+    Raises:
+        Refused: 401 or 403.
+    """
+    authority: Authority = request.app.state.authority
+    principal = await authority.principal(given.credentials if given else None)
+    if scope is not None and not principal.may(scope):
+        raise Refused(403, f"the token has not the scope {scope}")
+    request.state.principal = principal
+    return principal
+
+
 def scope(name: str) -> Any:
     """The dependency of a route that needs the scope `name`."""
 
     async def check(
-        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
     ) -> None:
-        tokens: Tokens = request.app.state.tokens
-        if not tokens.required:
-            return
-        scopes = tokens.scopes(given.credentials) if given else None
-        if scopes is None:
-            reason = "the token is not known" if given else "a bearer token is needed"
-            raise Refused(401, reason, {"WWW-Authenticate": "Bearer"})
-        if name not in scopes:
-            raise Refused(403, f"the token has not the scope {name}")
+        await admit(request, given, name)
 
     return Depends(check)
 
@@ -80,6 +151,10 @@ def _read(text: str) -> dict[str, frozenset[str]]:
             "MLPLATFORM_API_TOKENS is not a JSON object of SHA-256 digests (`printf %s TOKEN | sha256sum`),"
             ' each with a list of scopes: {"<64 hexadecimal digits>": ["models:read"]}'
         ) from None
+
+
+def _sha256(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _digest(text: str) -> str:
