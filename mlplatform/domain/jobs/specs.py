@@ -42,9 +42,9 @@ class Part(BaseModel):
 class Resources(Part):
     """What a command needs of a worker, or has of a pod."""
 
-    cpu_m: int = Field(0, ge=0, le=1_000_000, description="Thousandths of a core.")
-    memory_mb: int = Field(0, ge=0, le=100_000_000, description="Mebibytes.")
-    gpu: int = Field(0, ge=0, le=1000)
+    cpu_m: int = Field(default=0, ge=0, le=1_000_000, description="Thousandths of a core.")
+    memory_mb: int = Field(default=0, ge=0, le=100_000_000, description="Mebibytes.")
+    gpu: int = Field(default=0, ge=0, le=1000)
 
 
 class Capabilities(Resources):
@@ -64,10 +64,10 @@ class JobSpec(Part):
         None, description="On Kubernetes, the image of its pod. Workers run it as it is."
     )
     command: list[Text] = Field(min_length=1, max_length=1000, description="Program and arguments; no shell.")
-    resources: Resources = Resources()
+    resources: Resources = Field(default_factory=Resources)
     features: frozenset[Feature] = Field(frozenset(), description="What a worker must have besides.")
     timeout_ms: int = Field(DEFAULT_TIMEOUT_MS, gt=0, le=LONGEST_TIMEOUT_MS)
-    retries: int = Field(0, ge=0, le=255, description="How often a command that failed is run again.")
+    retries: int = Field(default=0, ge=0, le=255, description="How often a command that failed is run again.")
     env: dict[VariableName, str] = Field({}, max_length=1000)
     secret_refs: list[SecretName] = Field([], max_length=100)
 
@@ -87,14 +87,16 @@ def _megabytes(value: Any) -> Any:
 class StageResources(Part):
     """As in the pipelines of the seed: quantities of Kubernetes, or numbers."""
 
-    cpu: Annotated[float, BeforeValidator(_cpu)] = Field(0, ge=0, le=1000, description="Cores: 2, 0.5, 500m.")
+    cpu: Annotated[float, BeforeValidator(_cpu)] = Field(
+        default=0, ge=0, le=1000, description="Cores: 2, 0.5, 500m."
+    )
     memory: Annotated[float, BeforeValidator(_megabytes)] = Field(
-        0, ge=0, le=100_000_000, description="512Mi, 2Gi; a number is mebibytes."
+        default=0, ge=0, le=100_000_000, description="512Mi, 2Gi; a number is mebibytes."
     )
     disk: Annotated[float, BeforeValidator(_megabytes)] = Field(
         0, ge=0, description="As memory; of pods only."
     )
-    gpu: int = Field(0, ge=0, le=1000)
+    gpu: int = Field(default=0, ge=0, le=1000)
 
 
 class Stage(Part):
@@ -107,10 +109,10 @@ class Stage(Part):
         [], max_length=MOST_STAGES, description="Names of stages that come first."
     )
     environment: dict[VariableName, str] = Field({}, max_length=1000)
-    resources: StageResources = StageResources()
+    resources: StageResources = Field(default_factory=lambda: StageResources.model_validate({}))
     features: frozenset[Feature] = frozenset()
     timeout_ms: int = Field(DEFAULT_TIMEOUT_MS, gt=0, le=LONGEST_TIMEOUT_MS)
-    retries: int = Field(0, ge=0, le=255)
+    retries: int = Field(default=0, ge=0, le=255)
     secret_refs: list[SecretName] = Field([], max_length=100)
 
     def spec(self, environment: dict[str, str]) -> JobSpec:

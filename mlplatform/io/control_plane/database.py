@@ -53,10 +53,10 @@ class Database:
         options = (
             f"-c search_path={quoted(schema)} -c timezone=UTC -c statement_timeout={STATEMENT_SECONDS * 1000}"
         )
-        self._arguments = {"connect_timeout": CONNECT_SECONDS, "options": options}
+        self.arguments = {"connect_timeout": CONNECT_SECONDS, "options": options}
         self._engine = create_engine(
             self._url,
-            connect_args=self._arguments,
+            connect_args=self.arguments,
             pool_size=pool_size,
             max_overflow=pool_size,
             # The server may have restarted meanwhile.
@@ -68,6 +68,11 @@ class Database:
     def where(self) -> str:
         """The address without the password."""
         return self._url.render_as_string(hide_password=True)
+
+    @property
+    def conninfo(self) -> str:
+        """The address with the password, as libpq takes it, which knows no drivers."""
+        return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -125,9 +130,7 @@ class Database:
 
     @contextmanager
     def _session(self) -> Iterator[psycopg.Connection]:
-        # libpq knows no drivers.
-        address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = psycopg.connect(address, autocommit=True, **self._arguments)
+        connection = psycopg.connect(self.conninfo, autocommit=True, **self.arguments)
         try:
             yield connection
         finally:

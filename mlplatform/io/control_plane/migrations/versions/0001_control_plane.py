@@ -13,7 +13,8 @@ def upgrade() -> None:
     from mlplatform.io.control_plane.tables import METADATA
 
     # One script of many statements, which the driver takes as it is.
-    op.get_bind().connection.driver_connection.execute(SchemaManager.get_schema())
+    if (driver := op.get_bind().connection.driver_connection) is not None:
+        driver.execute(SchemaManager.get_schema())
     METADATA.create_all(op.get_bind(), checkfirst=False)
 
 
