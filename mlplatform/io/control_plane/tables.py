@@ -258,6 +258,8 @@ sessions = Table(
     Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     # Of the service; of a person who logged in, none.
     Column("service", Text),
+    # Of its tokens, as far as the user still has them.
+    Column("scopes", ARRAY(Text), nullable=False),
     _at("created_at", now=True),
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Index("sessions_of_users", "user_id"),
@@ -270,8 +272,6 @@ refresh_tokens = Table(
     # SHA-256 of the token, which is random itself.
     Column("digest", LargeBinary, primary_key=True),
     Column("session_id", Uuid, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
-    # Of the access tokens that are made with it.
-    Column("scopes", ARRAY(Text), nullable=False),
     # Kept then, so that who shows it again is found out.
     Column("used", Boolean, nullable=False, server_default=text("false")),
     Index("refresh_tokens_of_sessions", "session_id"),
