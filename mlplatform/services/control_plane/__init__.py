@@ -1,0 +1,1 @@
+"""The control plane over HTTP: jobs, pipelines, schedules, workers, and who may touch them."""
