@@ -26,11 +26,20 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlplatform.errors import PlatformError, TransientError
 from mlplatform.services.direct import Direct, DirectRoute
-from mlplatform.services.refusals import Refused, documented, failed, invalid, refusal, unavailable
+from mlplatform.services.refusals import (
+    Refused,
+    documented,
+    failed,
+    invalid,
+    refusal,
+    refused,
+    unavailable,
+)
 from mlplatform.services.security import Authority, Tokens, bearer, scope
 from mlplatform.settings import ConfigurationError, Settings
 
@@ -77,11 +86,11 @@ def create_app(
         redoc_url=None,
         responses={status: documented(text) for status, text in REFUSALS.items()},
     )
-    tokens = None if authority else Tokens(settings)
-    app.state.authority = authority or tokens
+    app.state.authority = authority = authority or Tokens(settings)
     app.state.registry = CollectorRegistry()
     direct: dict[str, DirectRoute] = {}
     app.state.direct = direct
+    app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(TransientError, unavailable)
 
@@ -103,14 +112,14 @@ def create_app(
         """In Prometheus' text format."""
         return Response(generate_latest(app.state.registry), media_type=CONTENT_TYPE_LATEST)
 
-    if tokens:
+    if isinstance(authority, Tokens):
         # It knows no others.
-        app.add_middleware(Direct, routes=direct, tokens=tokens)
+        app.add_middleware(Direct, routes=direct, tokens=authority)
     app.add_middleware(
         _Observed,
         registry=app.state.registry,
         rate=_rate(settings.rate_limit),
-        authority=app.state.authority,
+        authority=authority,
     )
     app.add_middleware(
         CorrelationIdMiddleware,
@@ -120,7 +129,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
         )
     return app
@@ -131,6 +140,7 @@ REFUSALS = {
     401: "No token, or one that nobody has",
     403: "The token has not the scope",
     413: f"The body is longer than {LONGEST_BODY_BYTES} bytes",
+    422: "Not what the interface takes; nothing has changed",
     429: "Too many requests",
     500: "The service failed; its log says why, under the correlation id",
     503: "The request could not be taken now; it had no effect",
@@ -172,8 +182,8 @@ class _Observed:
             await send(message)
 
         try:
-            if refused := self._refusal(scope):
-                await refusal(refused)(scope, receive, observed)
+            if why := self._refusal(scope):
+                await refusal(why)(scope, receive, observed)
             else:
                 await self._app(scope, _limited(receive), observed)
         except Exception:

@@ -85,7 +85,7 @@ def test_without_a_token_that_is_known_nothing_is_told(headers: dict[str, str]) 
         refused = closed.get("/things/a", headers=headers)
     assert refused.status_code == 401
     assert refused.headers["WWW-Authenticate"] == "Bearer"
-    assert list(refused.json()) == ["detail"]
+    assert refused.json().keys() == {"type", "title", "status", "detail", "correlation_id"}
 
 
 def test_a_refused_client_is_told_so_before_its_body_is_looked_at() -> None:
@@ -284,7 +284,7 @@ def test_a_refusal_says_its_status_its_reason_and_its_headers() -> None:
     with client() as open_:
         answer = open_.get("/refused")
     assert answer.status_code == 409
-    assert answer.json() == {"detail": "there is one already; name another"}
+    assert answer.json()["detail"] == "there is one already; name another"
     assert answer.headers["Retry-After"] == "7"
 
 
@@ -292,7 +292,7 @@ def test_what_may_pass_by_itself_is_unavailable() -> None:
     with client() as open_:
         answer = open_.get("/transient")
     assert answer.status_code == 503
-    assert answer.json() == {"detail": "the store is away; try again"}
+    assert answer.json()["detail"] == "the store is away; try again"
     assert int(answer.headers["Retry-After"]) > 0
 
 
@@ -308,7 +308,7 @@ def test_what_nobody_foresaw_is_told_by_its_correlation_id_alone() -> None:
 
 def test_an_unknown_path_has_the_shape_of_other_refusals() -> None:
     with client() as open_:
-        assert open_.get("/nothing").json() == {"detail": "Not Found"}
+        assert open_.get("/nothing").json()["detail"] == "Not Found"
         assert open_.delete("/things").status_code == 405
 
 

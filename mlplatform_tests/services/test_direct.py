@@ -58,10 +58,10 @@ def test_what_is_plain_is_answered() -> None:
 
 def test_refusals_have_the_shape_that_they_have_elsewhere() -> None:
     refused = client().post("/values", content='{"value": 1}', headers=PLAIN)
-    assert (refused.status_code, refused.json()) == (409, {"detail": "not one"})
+    assert (refused.status_code, refused.json()["detail"]) == (409, "not one")
     assert refused.headers["Retry-After"] == "7"
     unavailable = client().post("/values", content='{"value": 2}', headers=PLAIN)
-    assert (unavailable.status_code, unavailable.json()) == (503, {"detail": "not now"})
+    assert (unavailable.status_code, unavailable.json()["detail"]) == (503, "not now")
 
 
 @pytest.mark.parametrize(
