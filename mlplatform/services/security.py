@@ -95,8 +95,14 @@ class Tokens:
             return LOCAL
         if token is None:
             raise unauthenticated("a bearer token is needed")
-        if (scopes := self.scopes(token)) is None:
+        if (found := self.find(token)) is None:
             raise unauthenticated("the token is not known")
+        return found
+
+    def find(self, token: str) -> Principal | None:
+        """None for a token that nobody has."""
+        if (scopes := self.scopes(token)) is None:
+            return None
         # As much of the digest as finds the token in the variable.
         name = f"token {_sha256(token)[:8]}"
         return Principal(name, name, "static", scopes)
@@ -112,19 +118,20 @@ def bearer(headers: Mapping[bytes, bytes]) -> str | None:
     return token if kind.lower() == "bearer" else None
 
 
-async def admit(request: Request, given: HTTPAuthorizationCredentials | None, scope: str | None) -> Principal:
+async def admit(request: Request, given: HTTPAuthorizationCredentials | None, *scopes: str) -> Principal:
     """Who asks, if they may: they are `request.state.principal` from now on.
 
     Args:
-        scope: that they need; None: none.
+        scopes: that they need, all of them.
 
     Raises:
         Refused: 401 or 403.
     """
     authority: Authority = request.app.state.authority
     principal = await authority.principal(given.credentials if given else None)
-    if scope is not None and not principal.may(scope):
-        raise Refused(403, f"the token has not the scope {scope}")
+    for scope in scopes:
+        if not principal.may(scope):
+            raise Refused(403, f"the token has not the scope {scope}")
     request.state.principal = principal
     return principal
 

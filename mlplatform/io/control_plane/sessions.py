@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -10,12 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, false, func, insert, select, update
 
 from mlplatform.io.control_plane.audit import Actor, record
 from mlplatform.io.control_plane.database import Database
 from mlplatform.io.control_plane.passwords import hashed, is_outdated, matches
 from mlplatform.io.control_plane.tables import refresh_tokens, sessions, users
+from mlplatform.io.control_plane.users import NAME
 
 # Then people give their password again.
 LIFE = timedelta(days=7)
@@ -64,7 +66,9 @@ class Sessions:
             takes as long to find out that there is no such user, or that they are disabled.
         """
         with self._database.transaction() as connection:
-            user = connection.execute(select(users).where(users.c.name == name)).first()
+            # Of what is no name at all, PostgreSQL may refuse to be asked.
+            query = select(users).where(users.c.name == name if re.fullmatch(NAME, name) else false())
+            user = connection.execute(query).first()
         # In no transaction, since it takes long.
         right = matches(user.password_hash if user else None, password)
         # A name that nobody has may be a password in the wrong field.
