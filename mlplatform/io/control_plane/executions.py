@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, RowMapping, and_, func, insert, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from mlplatform.domain.jobs.states import AFTER, JOB_AFTER, TERMINAL, Reason, State
 from mlplatform.errors import PlatformError
@@ -38,7 +39,7 @@ def newest_attempts(connection: Connection, job_id: uuid.UUID) -> Sequence[Row[A
     """One for each stage."""
     return connection.execute(
         select(_executions)
-        .distinct(_executions.c.stage)
+        .ext(distinct_on(_executions.c.stage))
         .where(_executions.c.job_id == job_id)
         .order_by(_executions.c.stage, _executions.c.attempt.desc())
     ).all()

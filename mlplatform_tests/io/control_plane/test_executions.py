@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import Connection, select, text, update
+
+from mlplatform.domain.jobs.specs import Capabilities, JobSpec, PipelineSpec
+from mlplatform.domain.jobs.states import TERMINAL, Reason, State
+from mlplatform.io.control_plane import events, executions, jobs, log_lines, tables, workers
+from mlplatform.io.control_plane.database import Database
+from mlplatform.io.control_plane.executions import LeaseLost
+from mlplatform.io.control_plane.job_rows import Conflict, NotFound
+from mlplatform.io.control_plane.log_lines import Line
+from mlplatform_tests.io.control_plane.histories import check
+
+SLOTS = 2
+OUTCOMES = (
+    (State.SUCCESS, 0, None),
+    (State.FAILED, 1, Reason.EXIT_CODE),
+    (State.FAILED, None, Reason.TIMED_OUT),
+)
+
+
+def pipeline(connection: Connection, *retries: int) -> uuid.UUID:
+    """Stages s0, s1… with so many retries, each after the one before it."""
+    spec = PipelineSpec.model_validate(
+        {
+            "name": "etl",
+            "stages": [
+                {
+                    "name": f"s{number}",
+                    "commands": ["true"],
+                    "retries": allowed,
+                    "dependencies": [f"s{number - 1}"] if number else [],
+                }
+                for number, allowed in enumerate(retries)
+            ],
+        }
+    )
+    id_ = uuid.uuid4()
+    row = {"id": id_, "name": "etl", "slug": id_.hex, "spec": spec.model_dump(mode="json")}
+    connection.execute(tables.pipelines.insert().values(row))
+    return id_
+
+
+def job_of(database: Database, *retries: int) -> uuid.UUID:
+    with database.transaction() as connection:
+        return jobs.create(connection, jobs.NewJob(pipeline_id=pipeline(connection, *retries)))["id"]
+
+
+def worker_of(database: Database, slots: int = SLOTS) -> uuid.UUID:
+    with database.transaction() as connection:
+        return workers.register(connection, "w", Capabilities(), slots=slots, listens=True)["id"]
+
+
+def running(database: Database, *retries: int) -> tuple[uuid.UUID, Any]:
+    """A job whose first stage has begun."""
+    worker = worker_of(database)
+    job_id = job_of(database, *retries)
+    with database.transaction() as connection:
+        waiting = executions.release(connection, job_id, "s0")
+        given = executions.schedule(connection, waiting.id, worker)
+        assert given is not None
+        return job_id, executions.start(connection, given.id, given.lease)
+
+
+def status(database: Database, job_id: uuid.UUID) -> str:
+    with database.transaction() as connection:
+        return jobs.get(connection, job_id)["status"]
+
+
+class Moves:
+    """What may be done to jobs, with words of whoever had an execution at any time."""
+
+    def __init__(self, database: Database, jobs_: list[uuid.UUID], workers_: list[uuid.UUID]) -> None:
+        self.database = database
+        self.jobs = jobs_
+        self.workers = workers_
+        # (execution, lease, worker), also of long ago.
+        self.given: list[tuple[uuid.UUID, uuid.UUID, uuid.UUID]] = []
+
+    def attempt(self, move: Callable[..., Any], *arguments: Any) -> Any:
+        """None if it was refused, as it may be; everything else is a defect."""
+        try:
+            with self.database.transaction() as connection:
+                return move(connection, *arguments)
+        except (LeaseLost, Conflict):
+            return None
+
+    def release(self, job: uuid.UUID, stage: str) -> None:
+        self.attempt(executions.release, job, stage, {"VARIABLE": "value"})
+
+    def schedule(self, job: uuid.UUID, worker: uuid.UUID) -> None:
+        with self.database.transaction() as connection:
+            waiting = executions.executions_of(connection, job)
+        for execution in waiting:
+            if given := self.attempt(executions.schedule, execution["id"], worker):
+                self.given.append((given.id, given.lease, worker))
+                return
+
+    def say(self, given: tuple[uuid.UUID, uuid.UUID, uuid.UUID], word: str, outcome: int) -> Any:
+        execution, lease, worker = given
+        if word == "start":
+            return self.attempt(executions.start, execution, lease)
+        if word == "finish":
+            ended, code, reason = OUTCOMES[outcome]
+            return self.attempt(executions.finish, execution, lease, ended, code, reason, "so it ended")
+        if word == "lose":
+            return self.attempt(executions.lose, execution, worker, "silent")
+        line = Line(random.randrange(2**31), datetime.now(UTC), "stdout", "text\x00")
+        return self.attempt(log_lines.append, execution, lease, [line])
+
+    def job(self, job: uuid.UUID, word: str, round_: int) -> None:
+        if word == "cancel":
+            self.attempt(jobs.cancel, job)
+        elif word == "retry":
+            self.attempt(jobs.retry, job)
+        elif word == "fail":
+            self.attempt(jobs.fail, job, round_, Reason.RUN_FAILED, "Dagster's run failed")
+        else:
+            self.attempt(jobs.launched, job, round_, uuid.uuid4().hex)
+
+
+class OneJob(RuleBasedStateMachine):
+    database: Database
+
+    @initialize(retries=st.lists(st.integers(0, 2), min_size=1, max_size=3))
+    def begin(self, retries: list[int]) -> None:
+        self.stages = len(retries)
+        self.id = job_of(self.database, *retries)
+        self.moves = Moves(self.database, [self.id], [worker_of(self.database), worker_of(self.database)])
+
+    @rule(stage=st.integers(0, 2), worker=st.integers(0, 1))
+    def released_and_given(self, stage: int, worker: int) -> None:
+        self.moves.release(self.id, f"s{stage % self.stages}")
+        self.moves.schedule(self.id, self.moves.workers[worker])
+
+    @rule(stage=st.integers(0, 2))
+    def released(self, stage: int) -> None:
+        self.moves.release(self.id, f"s{stage % self.stages}")
+
+    @rule(outcome=st.integers(0, len(OUTCOMES) - 1))
+    def newest_runs_to_its_end(self, outcome: int) -> None:
+        if self.moves.given:
+            self.say(-1, "start", 0)
+            self.say(-1, "finish", outcome)
+
+    @rule(
+        which=st.integers(0, 100),
+        word=st.sampled_from(["start", "finish", "lose", "write"]),
+        outcome=st.integers(0, len(OUTCOMES) - 1),
+    )
+    def word(self, which: int, word: str, outcome: int) -> None:
+        if self.moves.given:
+            # The newest first, which is what Hypothesis tries most.
+            self.say(-1 - which % len(self.moves.given), word, outcome)
+
+    def say(self, which: int, word: str, outcome: int) -> None:
+        execution, lease, _ = given = self.moves.given[which]
+        before = self._row(execution)
+        self.moves.say(given, word, outcome)
+        if word != "lose" and before["lease"] != lease:
+            assert self._row(execution) == before, "a late word changed something"
+
+    def _row(self, execution: uuid.UUID) -> Any:
+        with self.database.transaction() as connection:
+            query = select(tables.executions).where(tables.executions.c.id == execution)
+            return connection.execute(query).mappings().one()
+
+    @rule(word=st.sampled_from(["cancel", "retry", "retry", "fail", "launched"]), ago=st.integers(0, 1))
+    def job_is_moved(self, word: str, ago: int) -> None:
+        with self.database.transaction() as connection:
+            before = jobs.get(connection, self.id)
+        self.moves.job(self.id, word, before["round"] - ago)
+        if word == "fail" and ago:
+            with self.database.transaction() as connection:
+                assert jobs.get(connection, self.id) == before
+
+    @invariant()
+    def it_is_a_history(self) -> None:
+        if hasattr(self, "id"):
+            check(self.database, self.id)
+
+
+def test_whatever_is_done_to_a_job_its_history_is_one_that_may_be(database: Database) -> None:
+    OneJob.database = database
+    run_state_machine_as_test(
+        OneJob,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=25,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_sixteen_at_once_neither_block_each_other_nor_hide_an_event(database: Database) -> None:
+    given = [job_of(database, 1, 2, 0) for _ in range(3)]
+    moves = Moves(database, given, [worker_of(database), worker_of(database)])
+    seen: list[int] = []
+    done = threading.Event()
+
+    def read() -> None:
+        last = False
+        while not last:
+            last = done.is_set()
+            with database.transaction() as connection:
+                seen.extend(row["id"] for row in events.after(connection, seen[-1] if seen else 0, limit=50))
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(40):
+            job = chance.choice(given)
+            match chance.randrange(10):
+                case 0 | 1:
+                    moves.release(job, f"s{chance.randrange(3)}")
+                case 2 | 3:
+                    moves.schedule(job, chance.choice(moves.workers))
+                case 4:
+                    word = chance.choice(["retry", "retry", "fail", "launched"])
+                    moves.job(job, word, chance.randrange(1, 4))
+                case 5:
+                    workers.expire(database)
+                    moves.attempt(workers.heartbeat, chance.choice(moves.workers))
+                case _ if moves.given:
+                    word = chance.choice(["start", "finish", "write", "lose"])
+                    moves.say(chance.choice(moves.given[-6:]), word, chance.randrange(3))
+                case _:
+                    pass
+
+    with ThreadPoolExecutor(17) as pool:
+        reader = pool.submit(read)
+        try:
+            for worker in [pool.submit(work, seed) for seed in range(16)]:
+                worker.result()
+        finally:
+            done.set()
+        reader.result()
+    for job in given:
+        check(database, job)
+    with database.transaction() as connection:
+        everything = list(connection.scalars(select(tables.events.c.id).order_by(tables.events.c.id)))
+    assert len(everything) > 50
+    # More than one page may be left when all have ended.
+    assert seen == everything[: len(seen)]
+    assert len(everything) - len(seen) < 50
