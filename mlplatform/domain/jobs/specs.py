@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+# Neither PostgreSQL nor the arguments and variables of a program take NUL.
+NO_NUL = r"^[^\x00]*$"
+# Linux takes no longer argument or variable than 128 KiB.
+LONGEST_ARGUMENT = 100_000
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000, pattern=NO_NUL)]
+Argument = Annotated[str, StringConstraints(max_length=LONGEST_ARGUMENT, pattern=NO_NUL)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
 # The parts of a name that Kubernetes takes: secrets are looked up by it there.
@@ -20,6 +36,7 @@ Feature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-
 DEFAULT_TIMEOUT_MS = 24 * 3600 * 1000
 LONGEST_TIMEOUT_MS = 30 * DEFAULT_TIMEOUT_MS
 MOST_STAGES = 200
+MOST_VARIABLES = 1000
 MEMORY_UNITS = {
     "": 1,
     "k": 1e3,
@@ -63,12 +80,15 @@ class JobSpec(Part):
     image: Text | None = Field(
         None, description="On Kubernetes, the image of its pod. Workers run it as it is."
     )
-    command: list[Text] = Field(min_length=1, max_length=1000, description="Program and arguments; no shell.")
+    command: list[Argument] = Field(
+        min_length=1, max_length=1000, description="Program and arguments; no shell."
+    )
     resources: Resources = Field(default_factory=Resources)
     features: frozenset[Feature] = Field(frozenset(), description="What a worker must have besides.")
     timeout_ms: int = Field(DEFAULT_TIMEOUT_MS, gt=0, le=LONGEST_TIMEOUT_MS)
     retries: int = Field(default=0, ge=0, le=255, description="How often a command that failed is run again.")
-    env: dict[VariableName, str] = Field({}, max_length=1000)
+    # Those of a pipeline, of one of its stages, and of a job.
+    env: dict[VariableName, Argument] = Field({}, max_length=3 * MOST_VARIABLES)
     secret_refs: list[SecretName] = Field([], max_length=100)
 
 
@@ -79,7 +99,7 @@ def _cpu(value: Any) -> Any:
 
 
 def _megabytes(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]i?|Ki|)", value)):
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]|[KMGT]i|)", value)):
         return float(match[1]) * (MEMORY_UNITS[match[2]] if match[2] else 2**20) / 2**20
     return value
 
@@ -108,12 +128,18 @@ class Stage(Part):
     dependencies: list[str] = Field(
         [], max_length=MOST_STAGES, description="Names of stages that come first."
     )
-    environment: dict[VariableName, str] = Field({}, max_length=1000)
+    environment: dict[VariableName, Argument] = Field({}, max_length=MOST_VARIABLES)
     resources: StageResources = Field(default_factory=lambda: StageResources.model_validate({}))
     features: frozenset[Feature] = frozenset()
     timeout_ms: int = Field(DEFAULT_TIMEOUT_MS, gt=0, le=LONGEST_TIMEOUT_MS)
     retries: int = Field(default=0, ge=0, le=255)
     secret_refs: list[SecretName] = Field([], max_length=100)
+
+    @model_validator(mode="after")
+    def _one_script(self) -> Self:
+        if len("\n".join(self.commands)) > LONGEST_ARGUMENT:
+            raise ValueError(f"the commands have more than {LONGEST_ARGUMENT} characters together")
+        return self
 
     def spec(self, environment: dict[str, str]) -> JobSpec:
         """What is run of it, in the pipeline's `environment`."""
@@ -140,24 +166,36 @@ class ScheduleTrigger(Part):
     cron: Text
 
 
+def _keepable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    if "\\u0000" in text:
+        raise ValueError("text must not have NUL")
+    # Halves of a surrogate pair are no text.
+    text.encode()
+    return value
+
+
+Freely = Annotated[dict[str, JsonValue], AfterValidator(_keepable)]
+
+
 class Trigger(Part):
     """`manual` is always possible; pushes to a repository and web hooks call the API themselves."""
 
-    git_push: dict[str, Any] | None = None
+    git_push: Freely | None = None
     schedule: ScheduleTrigger | None = None
     manual: bool | None = None
-    webhook: dict[str, Any] | None = None
+    webhook: Freely | None = None
 
 
 class PipelineSpec(Part):
     """A list of stages with dependencies, or the YAML of a batch pipeline."""
 
     name: Name
-    description: Annotated[str, StringConstraints(max_length=10_000)] = ""
+    description: Annotated[str, StringConstraints(max_length=10_000, pattern=NO_NUL)] = ""
     stages: list[Stage] = Field([], max_length=MOST_STAGES)
-    environment: dict[VariableName, str] = Field({}, max_length=1000)
+    environment: dict[VariableName, Argument] = Field({}, max_length=MOST_VARIABLES)
     triggers: list[Trigger | Literal["git_push", "manual", "webhook"]] = Field([], max_length=20)
-    yaml: Annotated[str, StringConstraints(max_length=200_000)] | None = Field(
+    yaml: Annotated[str, StringConstraints(max_length=200_000, pattern=NO_NUL)] | None = Field(
         None, description="A training or serving pipeline, instead of stages."
     )
 
