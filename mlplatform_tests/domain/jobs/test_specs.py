@@ -83,14 +83,16 @@ def test_each_stage_comes_after_those_it_depends_on(data: st.DataObject) -> None
 )
 def test_stages_that_cannot_be_ordered_are_refused(stages: list[Stage], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        PipelineSpec(name="p", stages=stages)
+        PipelineSpec.model_validate({"name": "p", "stages": stages})
 
 
 def test_whatever_is_accepted_can_be_made_a_job_and_kept() -> None:
     """A job's spec is made of a pipeline's long after it was accepted: it must not be refused then."""
-    longest = stage("a", commands=["x" * 900] * 100, environment={f"S{n}": "" for n in range(300)})
-    pipeline = PipelineSpec(name="p", stages=[longest], environment={f"P{n}": "" for n in range(300)})
-    spec = pipeline.stages[0].spec({**pipeline.environment, **{f"J{n}": "" for n in range(300)}})
+    longest = stage("a", commands=["x" * 900] * 100, environment={f"S{n}": "" for n in range(1000)})
+    pipeline = PipelineSpec.model_validate(
+        {"name": "p", "stages": [longest], "environment": {f"P{n}": "" for n in range(1000)}}
+    )
+    spec = pipeline.stages[0].spec({**pipeline.environment, **{f"J{n}": "" for n in range(1000)}})
     assert JobSpec.model_validate(spec.model_dump(mode="json")) == spec
     with pytest.raises(ValidationError, match="commands"):
         stage("a", commands=["x" * 9000] * 100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections import Counter, defaultdict
 
@@ -78,6 +79,6 @@ def follows(
 ) -> None:
     """Each state may follow the one before it, and the last is that of now."""
     assert told is None or states[0] == told
-    for earlier, later in zip(states, states[1:], strict=False):
+    for earlier, later in itertools.pairwise(states):
         assert later in after[earlier], f"{later} after {earlier}"
     assert states[-1] == now
