@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
 from mlplatform.services.refusals import Refused
 from mlplatform.settings import ConfigurationError, Settings
@@ -136,15 +136,17 @@ async def admit(request: Request, given: HTTPAuthorizationCredentials | None, *s
     return principal
 
 
+async def _check(
+    request: Request,
+    scopes: SecurityScopes,
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+) -> None:
+    await admit(request, given, *scopes.scopes)
+
+
 def scope(name: str) -> Any:
     """The dependency of a route that needs the scope `name`."""
-
-    async def check(
-        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
-    ) -> None:
-        await admit(request, given, name)
-
-    return Depends(check)
+    return Security(_check, scopes=[name])
 
 
 def _read(text: str) -> dict[str, frozenset[str]]:

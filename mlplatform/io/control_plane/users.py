@@ -151,7 +151,8 @@ class Users:
             _check_administrators(connection)
             if password is not None or disabled:
                 connection.execute(delete(sessions).where(sessions.c.user_id == row["id"]))
-            record(connection, actor, f"change user ({', '.join(values)})", name)
+            changed = ", ".join(each.removesuffix("_hash") for each in values)
+            record(connection, actor, f"change user ({changed or 'nothing'})", name)
             return User(**row)
 
     def delete(self, name: str, actor: Actor) -> None:

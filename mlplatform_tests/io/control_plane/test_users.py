@@ -25,6 +25,7 @@ from mlplatform.io.control_plane.users import (
 )
 from mlplatform_tests.io.racing import race
 
+pytestmark = pytest.mark.usefixtures("cheap_passwords")
 PASSWORD = "correct horse battery"
 OTHER = "another one that is long"
 ACTOR = Actor("1", "operator", "request", "192.0.2.1")
@@ -189,16 +190,21 @@ def test_whoever_is_refused_a_hash_was_verified(
 
 def test_no_password_is_that_of_nobody() -> None:
     kept = passwords._nobodys()
-    assert PasswordHasher().check_needs_rehash(kept) is False
+    assert not passwords.is_outdated(kept)
     assert not passwords.matches(kept, PASSWORD)
     assert not passwords.matches(None, PASSWORD)
     assert not passwords.matches("no hash", PASSWORD)
 
 
+def test_passwords_are_hashed_at_the_costs_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert passwords.hashed(PASSWORD).startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+
+
 def test_a_hash_of_other_costs_is_made_anew_at_the_next_login(
     database: Database, open_sessions: Sessions
 ) -> None:
-    cheap = PasswordHasher(time_cost=1, memory_cost=64).hash(PASSWORD)
+    cheap = PasswordHasher(time_cost=2, memory_cost=64).hash(PASSWORD)
     with database.transaction() as connection:
         connection.execute(update(users).where(users.c.name == "ada").values(password_hash=cheap))
     log_in(open_sessions)
