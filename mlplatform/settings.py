@@ -144,6 +144,16 @@ class Settings:
         return self.variables.get("MLPLATFORM_API_TOKENS", "")
 
     @property
+    def control_plane_schema(self) -> str:
+        """The schema of the database that has the control plane's tables."""
+        return self.variables.get("MLPLATFORM_CONTROL_PLANE_SCHEMA") or "control_plane"
+
+    @property
+    def dagit_url(self) -> str:
+        """Where Dagit answers."""
+        return self.variables.get("MLPLATFORM_DAGIT_URL", "http://127.0.0.1:3000").rstrip("/")
+
+    @property
     def jwt_key(self) -> str | None:
         """The secret that signs the tokens of those who log in; None leaves it to the data directory."""
         return self.variables.get("MLPLATFORM_JWT_KEY") or None
@@ -172,6 +182,20 @@ class Settings:
             for name, value in self.variables.items()
             if name.startswith(JOB_VARIABLES)
         }
+
+    @property
+    def secrets_directory(self) -> Path | None:
+        """A folder with a file for each secret that a worker may give to commands, as Kubernetes mounts them."""
+        value = self.variables.get("MLPLATFORM_SECRETS_DIRECTORY")
+        return Path(value) if value else None
+
+    def secret(self, name: str) -> str | None:
+        """The secret that a worker's variable has, MLPLATFORM_SECRET_<NAME>."""
+        return self.variables.get(self.secret_variable(name))
+
+    @staticmethod
+    def secret_variable(name: str) -> str:
+        return f"MLPLATFORM_SECRET_{name.upper()}"
 
     @property
     def cors_origins(self) -> tuple[str, ...]:

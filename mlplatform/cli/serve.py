@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 PORTS = {
+    "api": 8080,
     "ingestion": 8002,
     "features": 8001,
     "linear_regression": 8010,
@@ -44,6 +45,22 @@ def serve() -> None:
       mlplatform serve models --model knn_regressor
       curl -s localhost:8010/model_metrics
     """
+
+
+@serve.command()
+@HOST
+@PORT
+def api(host: str | None, port: int | None) -> None:
+    """The control plane: pipelines, jobs, schedules and workers over Dagster. Port 8080.
+
+    Dagit is looked for where MLPLATFORM_DAGIT_URL says, else on port 3000 of this machine.
+
+    \b
+    Examples:
+      mlplatform serve api
+      MLPLATFORM_AUTHENTICATION=required mlplatform serve api --port 9080
+    """
+    _serve({"api": port if port is not None else PORTS["api"]}, host)
 
 
 @serve.command()
@@ -119,10 +136,12 @@ def _serve(ports: dict[str, int], host: str | None) -> None:
     with readable_errors():
         local = settings.environment == "local"
         host = host or ("127.0.0.1" if local else "0.0.0.0")  # noqa: S104 - outside local, tokens are needed
-        if local and not settings.api_tokens and not _is_loopback(host):
+        guarded = settings.api_tokens or (set(ports) == {"api"} and settings.authentication_required)
+        if local and not guarded and not _is_loopback(host):
             raise click.ClickException(
                 f"{host} can be reached from other machines, and nobody would need a token: set"
-                " MLPLATFORM_API_TOKENS, or listen on 127.0.0.1"
+                " MLPLATFORM_API_TOKENS (of the control plane alone: MLPLATFORM_AUTHENTICATION=required),"
+                " or listen on 127.0.0.1"
             )
         services = [Service(name, _application(name, settings), port) for name, port in ports.items()]
         logs.configure(services[0].name if len(services) == 1 else "services")
@@ -134,6 +153,10 @@ def _serve(ports: dict[str, int], host: str | None) -> None:
 
 
 def _application(name: str, settings: Settings) -> FastAPI:
+    if name == "api":
+        from mlplatform.services.control_plane.app import application
+
+        return application(settings)
     if name == "ingestion":
         from mlplatform.services.ingestion import application
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
@@ -94,6 +95,16 @@ class ObjectStore:
         except FileNotFoundError:
             return None
         except obstore.exceptions.BaseError as error:
+            raise self.unavailable(error) from error
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """The content of an object that is there, some megabytes at a time."""
+        import obstore
+
+        try:
+            for chunk in obstore.get(self._store, key):
+                yield bytes(chunk)
+        except (FileNotFoundError, obstore.exceptions.BaseError) as error:
             raise self.unavailable(error) from error
 
     def put(self, key: str, content: bytes) -> str:

@@ -29,6 +29,18 @@ class LeaseLost(PlatformError):
     """Another has the execution now, or it has ended: what was to be written changes nothing."""
 
 
+def get(connection: Connection, execution_id: uuid.UUID) -> RowMapping:
+    """
+    Raises:
+        NotFound: there is no such execution.
+    """
+    query = select(_executions).where(_executions.c.id == execution_id)
+    found = connection.execute(query).mappings().one_or_none()
+    if found is None:
+        raise NotFound(f"there is no execution {execution_id}")
+    return found
+
+
 def executions_of(connection: Connection, job_id: uuid.UUID) -> Sequence[RowMapping]:
     """All attempts, in the order of the stages."""
     query = select(_executions).where(_executions.c.job_id == job_id)
@@ -166,6 +178,16 @@ def lose(connection: Connection, execution_id: uuid.UUID, worker_id: uuid.UUID, 
     else:
         _replace(connection, job, execution, worker_id, Reason.WORKER_LOST, message)
     return True
+
+
+def take_back(connection: Connection, execution_id: uuid.UUID, worker_id: uuid.UUID, message: str) -> bool:
+    """For another worker, if its worker has not begun with it.
+
+    Returns:
+        False if it has, or does not have it any more.
+    """
+    execution = _locked_execution(connection, execution_id)[1]
+    return execution.status == State.SCHEDULED and lose(connection, execution_id, worker_id, message)
 
 
 def _replace(

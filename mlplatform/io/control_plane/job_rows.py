@@ -56,7 +56,9 @@ def move(
     now = datetime.now(UTC)
     values: dict[str, Any] = {"status": to, "reason": reason, "message": message, "updated_at": now}
     if to is State.PENDING:
-        values |= dict.fromkeys(("scheduled_at", "started_at", "finished_at", "run_id", "asked_at"))
+        values |= dict.fromkeys(
+            ("scheduled_at", "started_at", "finished_at", "run_id", "asked_at", "run_ended_at")
+        )
     elif to is State.SCHEDULED:
         values["scheduled_at"] = now
     elif to is State.RUNNING:

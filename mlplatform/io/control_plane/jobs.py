@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, text, update
 
 from mlplatform.domain.jobs.specs import JobSpec, PipelineSpec, in_order
 from mlplatform.domain.jobs.states import JOB_AFTER, TERMINAL, Reason, State
@@ -146,12 +146,29 @@ def fail(connection: Connection, job_id: uuid.UUID, round_: int, reason: str, me
     return True
 
 
+def adopt(connection: Connection, run_id: str, pipeline_id: uuid.UUID) -> RowMapping:
+    """The job of a run that was started from Dagit; it is made by whichever step asks first.
+
+    Raises:
+        NotFound: there is no such pipeline.
+    """
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || :run, 2))"), {"run": run_id}
+    )
+    found = connection.execute(select(_jobs).where(_jobs.c.run_id == run_id)).mappings().one_or_none()
+    if found is None:
+        job = create(connection, NewJob(pipeline_id=pipeline_id, run_id=run_id, created_by="dagit"))
+        move(connection, locked(connection, job["id"]), State.SCHEDULED)
+        found = get(connection, job["id"])
+    return found
+
+
 def launched(connection: Connection, job_id: uuid.UUID, round_: int, run_id: str) -> None:
     """Dagster has a run for this round of the job."""
     job = locked(connection, job_id)
     if job.round != round_:
         return
-    connection.execute(update(_jobs).where(_jobs.c.id == job_id).values(run_id=run_id))
+    connection.execute(update(_jobs).where(_jobs.c.id == job_id).values(run_id=run_id, run_ended_at=None))
     if job.status == State.PENDING:
         move(connection, locked(connection, job_id), State.SCHEDULED)
 

@@ -103,6 +103,8 @@ jobs = Table(
     Column("run_id", Text),
     # When Dagster was first asked for a run, which it may have made without our having heard of it.
     _at("asked_at"),
+    # When that run was seen to have ended, after which nobody looks at it.
+    _at("run_ended_at"),
     Column("schedule_id", Uuid, ForeignKey("schedules.id")),
     _at("scheduled_for"),
     Column("traceparent", Text),
@@ -119,6 +121,17 @@ jobs = Table(
     Index("jobs_by_status", "status", "created_at", "id"),
     Index("jobs_by_pipeline", "pipeline_id", "created_at", "id"),
     Index("jobs_by_run", "run_id"),
+    Index(
+        "jobs_to_launch",
+        "priority",
+        "created_at",
+        postgresql_where=text("run_id IS NULL AND status NOT IN ('Success', 'Failed', 'Cancelled')"),
+    ),
+    Index(
+        "jobs_to_follow",
+        "id",
+        postgresql_where=text("run_id IS NOT NULL AND run_ended_at IS NULL"),
+    ),
 )
 
 workers = Table(

@@ -12,7 +12,7 @@ DEFAULT_LIMIT = 100
 Row = TypeVar("Row")
 
 
-def link_next(request: Request, response: Response, cursor: object) -> None:
+def link_next(request: Request, response: Response, cursor: object, name: str = "cursor") -> None:
     """Says where the next page is, which begins after `cursor`; relative, since proxies change the rest."""
-    query = {**request.query_params, "cursor": str(cursor)}
+    query = {**request.query_params, name: str(cursor)}
     response.headers["Link"] = f'<{request.url.path}?{urlencode(query)}>; rel="next"'

@@ -1,0 +1,109 @@
+"""The control plane: one application over one database, with what goes on in its background."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import click
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from mlplatform.io.control_plane.dagster_graphql import Dagster
+from mlplatform.io.control_plane.database import Database
+from mlplatform.io.control_plane.executions import LeaseLost
+from mlplatform.io.control_plane.job_rows import ENDED, LAUNCHING, PLACING, Conflict, NotFound
+from mlplatform.io.control_plane.pages import InvalidCursor
+from mlplatform.io.control_plane.workers import expire, place_waiting
+from mlplatform.io.object_store import ObjectStore
+from mlplatform.services.app import create_app
+from mlplatform.services.control_plane import (
+    audit,
+    auth,
+    events,
+    executions,
+    jobs,
+    users,
+    workers,
+)
+from mlplatform.services.control_plane.accounts import Accounts
+from mlplatform.services.control_plane.audit import Audited
+from mlplatform.services.control_plane.bell import Bell
+from mlplatform.services.control_plane.duties import Duty
+from mlplatform.services.control_plane.launching import Launcher
+from mlplatform.services.refusals import problem
+from mlplatform.settings import Settings
+
+DESCRIPTION = "Pipelines, jobs, schedules and workers over Dagster."
+STATUS = {NotFound: 404, Conflict: 409, LeaseLost: 409, InvalidCursor: 422}
+
+
+def application(settings: Settings) -> FastAPI:
+    """
+    Raises:
+        ConfigurationError: the settings do not say where the database is, or who may call.
+    """
+    database = Database(settings.database_url, settings.control_plane_schema, pool_size=20)
+    accounts = Accounts(settings, database)
+    app = create_app("Control plane", DESCRIPTION, settings, _lifespan, _not_ready, accounts)
+    app.state.settings = settings
+    app.state.database = database
+    app.state.objects = ObjectStore(settings.s3)
+    app.state.dagit_url = settings.dagit_url
+    for error, status in STATUS.items():
+        app.add_exception_handler(error, _refusal(status))
+    for module in (auth, users, audit, jobs, executions, workers, events):
+        app.include_router(module.router)
+
+    @app.get("/health", tags=["operation"])
+    async def health(request: Request) -> dict[str, Any]:
+        """The process lives; `degraded` names the duties that do not get on."""
+        troubled = [duty.name for duty in request.app.state.duties if duty.trouble]
+        return {
+            "status": "healthy",
+            "service": "control-plane",
+            "version": app.version,
+            "degraded": troubled,
+        }
+
+    app.add_middleware(Audited, audit=accounts.audit)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    database: Database = app.state.database
+    await run_in_threadpool(database.migrate)
+    await run_in_threadpool(app.state.authority.prepare, lambda said: click.echo(said, err=True))
+    dagster = Dagster(app.state.dagit_url)
+    app.state.bell = bell = Bell(database)
+    app.state.end_streams = bell.stop
+    app.state.duties = duties = [
+        Duty("placing", database, lambda: (expire(database), place_waiting(database)), [PLACING, ENDED]),
+        Duty("launching", database, Launcher(database, dagster).round, [LAUNCHING, ENDED]),
+    ]
+    for duty in duties:
+        duty.start()
+    try:
+        yield
+    finally:
+        bell.stop()
+        for duty in duties:
+            duty.stop()
+        for duty in duties:
+            await run_in_threadpool(duty.join)
+        dagster.close()
+        await run_in_threadpool(database.close)
+
+
+def _not_ready(app: FastAPI) -> str | None:
+    # It asks the database once a second, whether it leads or not.
+    return app.state.duties[0].trouble
+
+
+def _refusal(status: int) -> Any:
+    async def told(_: Request, error: Exception) -> Response:
+        return problem(status, str(error))
+
+    return told

@@ -1,0 +1,91 @@
+"""What goes on in the background, in one of the processes that serve one database: another takes over."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import psycopg
+
+from mlplatform.errors import TransientError
+from mlplatform.io.control_plane.database import Database
+
+log = logging.getLogger(__name__)
+
+# Notifications wake it at once; this finds what nobody tells of: silence, and time that has come.
+SECONDS_BETWEEN = 1.0
+# Before it looks again whether whoever leads is gone, or the database back.
+SECONDS_TO_LEAD = 1.0
+
+
+class Duty:
+    """A thread that does its work again and again while it leads.
+
+    Args:
+        work: one round; may fail, and is tried again.
+        channels: notifications that wake it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        database: Database,
+        work: Callable[[], object],
+        channels: Sequence[str],
+        seconds_between: float = SECONDS_BETWEEN,
+    ) -> None:
+        self.name = name
+        self._database = database
+        self._work = work
+        self._channels = channels
+        self._seconds_between = seconds_between
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        # Why it does not get on; None: it does, or another process leads.
+        self.trouble: str | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after the round that is being done."""
+        self._ending.set()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            try:
+                with self._database.leading(self.name, *self._channels) as connection:
+                    if connection is not None:
+                        self._lead(connection)
+                    else:
+                        self._say(None)
+            except TransientError as error:
+                self._say(str(error))
+            except Exception:
+                log.exception("%s failed, and goes on", self.name)
+                self.trouble = "failed; the log says why"
+            self._ending.wait(SECONDS_TO_LEAD)
+
+    def _lead(self, connection: psycopg.Connection) -> None:
+        while not self._ending.is_set():
+            self._work()
+            self._say(None)
+            # Also shows whether the connection, and the lead with it, is still there.
+            connection.execute("SELECT 1")
+            with suppress(StopIteration):
+                next(connection.notifies(timeout=self._seconds_between))
+            # What came meanwhile is seen to by the same round.
+            for _ in connection.notifies(timeout=0):
+                pass
+
+    def _say(self, trouble: str | None) -> None:
+        if trouble and trouble != self.trouble:
+            log.warning("%s does not get on: %s", self.name, trouble)
+        elif self.trouble and not trouble:
+            log.info("%s gets on again", self.name)
+        self.trouble = trouble

@@ -1,0 +1,94 @@
+"""Workers over HTTP: who is there, and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+
+from mlplatform.io.control_plane import tables, workers
+from mlplatform.io.control_plane.pages import page
+from mlplatform.services.control_plane.auth import Authorized, authorize
+from mlplatform.services.control_plane.jobs import Cursor
+from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Limit, link_next
+from mlplatform.services.control_plane.requests import IdempotencyKey, Stored, once
+from mlplatform.services.control_plane.views import WorkerRequest, WorkerView
+from mlplatform.services.refusals import documented
+
+READ, WRITE = "workers:read", "workers:write"
+UNKNOWN: dict[int | str, dict[str, Any]] = {404: documented("There is no such worker")}
+ENDED: dict[int | str, dict[str, Any]] = {409: documented("It has ended: register again")}
+
+router = APIRouter(prefix="/api/v1/workers", tags=["workers"])
+
+
+@router.post("", response_model=WorkerView, dependencies=[authorize(WRITE)])
+def register_worker(
+    request: Request, asked: WorkerRequest, principal: Authorized, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Tells of a worker, which lives as long as its heartbeats come.
+
+    Work is given to those that `mlplatform worker start` makes: they also take it.
+    """
+    return once(
+        request,
+        asked,
+        idempotency_key,
+        200,
+        lambda connection: WorkerView.model_validate(
+            workers.register(
+                connection,
+                asked.name or asked.type,
+                asked.capabilities,
+                kind=asked.type,
+                timeout_seconds=asked.timeout_seconds,
+                created_by=principal.name,
+            )
+        ),
+    )
+
+
+@router.get("", dependencies=[authorize(READ)])
+def list_workers(
+    request: Request,
+    response: Response,
+    database: Stored,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> list[WorkerView]:
+    """The newest first."""
+    worker = tables.workers
+    with database.transaction() as connection:
+        found = page(connection, workers.view(), worker.c.registered_at, worker.c.id, limit, cursor)
+    if found.cursor:
+        link_next(request, response, found.cursor)
+    return [WorkerView.model_validate(row) for row in found.rows]
+
+
+@router.get("/{worker_id}", dependencies=[authorize(READ)], responses=UNKNOWN)
+def get_worker(database: Stored, worker_id: UUID) -> WorkerView:
+    with database.transaction() as connection:
+        return WorkerView.model_validate(workers.get(connection, worker_id))
+
+
+@router.post("/{worker_id}/heartbeat", dependencies=[authorize(WRITE)], responses=UNKNOWN | ENDED)
+def beat(database: Stored, worker_id: UUID) -> WorkerView:
+    """It is alive."""
+    with database.transaction() as connection:
+        return WorkerView.model_validate(workers.heartbeat(connection, worker_id))
+
+
+@router.post("/{worker_id}/drain", dependencies=[authorize(WRITE)], responses=UNKNOWN | ENDED)
+def drain_worker(database: Stored, worker_id: UUID) -> WorkerView:
+    """It ends what it has, is given nothing more, and then ends."""
+    with database.transaction() as connection:
+        return WorkerView.model_validate(workers.drain(connection, worker_id))
+
+
+@router.delete("/{worker_id}", dependencies=[authorize(WRITE)], responses=UNKNOWN)
+def stop_worker(database: Stored, worker_id: UUID) -> WorkerView:
+    """It ends at once; what it has is given to others."""
+    workers.stop(database, worker_id)
+    with database.transaction() as connection:
+        return WorkerView.model_validate(workers.get(connection, worker_id))
