@@ -19,6 +19,11 @@ SCHEMA = "control_plane"
 CONNECT_SECONDS = 5
 # Nothing that the control plane asks for takes longer, unless the server is stuck.
 STATEMENT_SECONDS = 30
+# A process that is stopped, or cut off, in the middle of a transaction keeps its locks no longer: the events
+# of all jobs wait for one of them.
+IDLE_SECONDS = 5
+# A server that is gone without a word is found out within 30 s.
+ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
 
 
 class DatabaseUnreachable(TransientError):
@@ -52,8 +57,9 @@ class Database:
         self.schema = schema
         options = (
             f"-c search_path={quoted(schema)} -c timezone=UTC -c statement_timeout={STATEMENT_SECONDS * 1000}"
+            f" -c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}"
         )
-        self.arguments = {"connect_timeout": CONNECT_SECONDS, "options": options}
+        self.arguments = {"connect_timeout": CONNECT_SECONDS, "options": options, **ALIVE}
         self._engine = create_engine(
             self._url,
             connect_args=self.arguments,
@@ -112,13 +118,14 @@ class Database:
             DatabaseUnreachable: also later, when the connection is lost.
         """
         with self._translated(), self._session() as connection:
-            for name in names:
-                connection.execute(f"LISTEN {quoted(self.channel(name))}".encode())
+            self._listen(connection, names)
             yield connection
 
     @contextmanager
-    def leading(self, duty: str) -> Iterator[psycopg.Connection | None]:
+    def leading(self, duty: str, *names: str) -> Iterator[psycopg.Connection | None]:
         """Whether this process has the duty alone: a connection that holds the lock, None if another has it.
+
+        The connection also hears the channels.
 
         The duty is another's as soon as this connection is lost: ask it now and then (`SELECT 1`).
         """
@@ -126,7 +133,15 @@ class Database:
             row = connection.execute(
                 "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"{self.schema} {duty}",)
             ).fetchone()
-            yield connection if row and row[0] else None
+            if not (row and row[0]):
+                yield None
+                return
+            self._listen(connection, names)
+            yield connection
+
+    def _listen(self, connection: psycopg.Connection, names: tuple[str, ...]) -> None:
+        for name in names:
+            connection.execute(f"LISTEN {quoted(self.channel(name))}".encode())
 
     @contextmanager
     def _session(self) -> Iterator[psycopg.Connection]:
