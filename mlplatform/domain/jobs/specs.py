@@ -50,6 +50,11 @@ MEMORY_UNITS = {
 }
 
 
+def variable_of(secret: str) -> str:
+    """The environment variable in which a command finds a secret: its name, with _ for what no variable has."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", secret)
+
+
 class Part(BaseModel):
     """A part of a request: unknown fields are refused, and nothing changes after it was read."""
 

@@ -61,4 +61,5 @@ class Reason(StrEnum):
     TIMED_OUT = "timed_out"
     WORKER_LOST = "worker_lost"
     NOT_STARTED = "not_started"
+    ARTEFACTS_LOST = "artefacts_lost"
     RUN_FAILED = "run_failed"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, RowMapping, insert, select
+from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy.dialects.postgresql import insert
 
 from mlplatform.io.control_plane import executions, tables
 from mlplatform.io.control_plane.database import notify
@@ -30,7 +31,8 @@ class Line:
 
 
 def append(connection: Connection, execution_id: uuid.UUID, lease: uuid.UUID, lines: Sequence[Line]) -> None:
-    """
+    """Keeps lines; those that were kept already stay, since it cannot always be told whether they were.
+
     Raises:
         LeaseLost: another has the execution now, or it has ended.
     """
@@ -46,7 +48,7 @@ def append(connection: Connection, execution_id: uuid.UUID, lease: uuid.UUID, li
         for line in lines
     ]
     executions.hold(connection, execution_id, lease)
-    connection.execute(insert(_lines), rows)
+    connection.execute(insert(_lines).on_conflict_do_nothing(), rows)
     notify(connection, CHANNEL, str(execution_id))
 
 

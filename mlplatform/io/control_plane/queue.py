@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
-from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
+from procrastinate import App, JobContext, PsycopgConnector, SyncPsycopgConnector
+from procrastinate.connector import Notify
+from procrastinate.exceptions import ConnectorException
 from sqlalchemy import Connection, text
 
 from mlplatform.io.control_plane.database import Database
 
 TASK = "execute"
+SECONDS_TO_LISTEN_AGAIN = 1
 # Never opened: what is given goes through the connection of a transaction.
 _app = App(connector=SyncPsycopgConnector())
 
@@ -45,8 +49,23 @@ def forget(connection: Connection, worker_id: uuid.UUID) -> None:
     )
 
 
-def listener(database: Database, execute: Callable[..., Awaitable[None]]) -> App:
-    """The application of a worker, which awaits `execute(execution_id, lease)` for each entry."""
-    app = App(connector=PsycopgConnector(conninfo=database.conninfo, kwargs=database.arguments))
-    app.task(name=TASK)(execute)
+class _Connector(PsycopgConnector):
+    """One that hears of entries again after the database was away, and not only sees them now and then."""
+
+    async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
+        while True:
+            try:
+                await super().listen_notify(on_notification, channels)
+            except ConnectorException:
+                await asyncio.sleep(SECONDS_TO_LISTEN_AGAIN)
+
+
+def listener(database: Database, execute: Callable[[JobContext, str, str], Awaitable[None]]) -> App:
+    """The application of a worker, which awaits `execute(context, execution_id, lease)` for each entry."""
+    app = App(
+        connector=_Connector(
+            conninfo=database.conninfo, kwargs=database.arguments, min_size=1, max_size=2, timeout=5
+        )
+    )
+    app.task(name=TASK, pass_context=True)(execute)
     return app

@@ -1,0 +1,1 @@
+"""A worker: takes executions from its queue, runs their commands, and tells how they ended."""
