@@ -25,6 +25,7 @@ COMMANDS = LazyCommands(
         "step": "mlplatform.cli.step:step",
         "test": "mlplatform.cli.assertions:test",
         "up": "mlplatform.cli.stack:up",
+        "users": "mlplatform.cli.users:users",
         "validate": "mlplatform.cli.pipelines:validate",
     }
 )
