@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, TimeoutError
 
 from mlplatform.errors import PlatformError, TransientError
-from mlplatform.io.migrations import quoted, upgrade
+from mlplatform.io.migrations import is_newest, quoted, upgrade
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 VERSION_TABLE = "control_plane_version"
@@ -91,8 +91,8 @@ class Database:
         with self._translated(), self._engine.begin() as connection:
             yield connection
 
-    def migrate(self) -> str:
-        """Brings the tables to the newest revision, which it returns; several processes may at once.
+    def migrate(self) -> None:
+        """Brings the tables to the newest revision; several processes may at once.
 
         Raises:
             MigrationError: the tables are of a newer release.
@@ -104,7 +104,9 @@ class Database:
                 {"name": f"schema {self.schema}"},
             )
             connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {quoted(self.schema)}"))
-            return upgrade(connection, MIGRATIONS, VERSION_TABLE, self.schema)
+            if is_newest(connection, MIGRATIONS, VERSION_TABLE):
+                return
+            upgrade(connection, MIGRATIONS, VERSION_TABLE, self.schema)
 
     def channel(self, name: str) -> str:
         """Notifications are heard in all schemas of a database: this one's."""

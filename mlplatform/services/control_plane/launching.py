@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 ROUND_TAG = "mlplatform/round"
 PRIORITY_TAG = "dagster/priority"
 MOST_AT_ONCE = 100
+# So long may a request be under way.
+PATIENCE = timedelta(seconds=30)
 # A run that Dagster has lost, with its history, is asked for again after so long.
 LOST_AFTER = timedelta(seconds=60)
 
@@ -61,29 +63,37 @@ class Launcher:
             ).all()
 
     def _launch(self, job: Row[Any]) -> None:
-        run = self._made_already(job) if job.asked_at else None
+        run = None
+        if job.asked_at is not None:
+            run = self._made_already(job)
+            if run is None and datetime.now(UTC) - job.asked_at < PATIENCE:
+                # Whoever asked may still be asking: another process, or a schedule of Dagster's.
+                return
         if run is None:
             with self._database.transaction() as connection:
-                # If the answer does not reach us, the next round looks for the run before it asks again. Were
-                # there two in the end, both would follow the same executions.
+                # If the answer does not reach us, the run is looked for before there is another. Were there
+                # two in the end, both would follow the same executions.
                 connection.execute(
                     update(_jobs).where(_jobs.c.id == job.id).values(asked_at=func.clock_timestamp())
                 )
-            try:
-                run = self._dagster.launch(
-                    job.slug or COMMAND,
-                    {JOB_TAG: str(job.id), ROUND_TAG: str(job.round), PRIORITY_TAG: str(job.priority)},
-                    traceparent=job.traceparent,
-                )
-            except DagsterRefused as error:
-                # A pipeline that was made a moment ago.
-                why = self._dagster.reload()
-                if job.asked_at is None:
-                    return
-                self._fail(job.id, job.round, why or str(error))
-                return
-        with self._database.transaction() as connection:
-            jobs.launched(connection, job.id, job.round, run)
+            run = self._ask(job)
+        if run is not None:
+            with self._database.transaction() as connection:
+                jobs.launched(connection, job.id, job.round, run)
+
+    def _ask(self, job: Row[Any]) -> str | None:
+        tags = {JOB_TAG: str(job.id), ROUND_TAG: str(job.round), PRIORITY_TAG: str(job.priority)}
+        name = job.slug or COMMAND
+        try:
+            return self._dagster.launch(name, tags, traceparent=job.traceparent)
+        except DagsterRefused:
+            # A pipeline that was made a moment ago is there after a reload.
+            why = self._dagster.reload()
+        try:
+            return self._dagster.launch(name, tags, traceparent=job.traceparent)
+        except DagsterRefused as error:
+            self._fail(job.id, job.round, why or str(error))
+            return None
 
     def _made_already(self, job: Row[Any]) -> str | None:
         runs = self._dagster.runs_of([str(job.id)]).get(str(job.id), ())
