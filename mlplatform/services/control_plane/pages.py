@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import Query, Request, Response
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Rows of a page")]
 DEFAULT_LIMIT = 100
-Row = TypeVar("Row")
 
 
 def link_next(request: Request, response: Response, cursor: object, name: str = "cursor") -> None:
