@@ -67,6 +67,8 @@ class Database:
             max_overflow=pool_size,
             # The server may have restarted meanwhile.
             pool_pre_ping=True,
+            # An error that nobody foresaw goes into the log with its trace.
+            hide_parameters=True,
             pool_timeout=STATEMENT_SECONDS,
         )
 

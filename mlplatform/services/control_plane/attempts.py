@@ -13,8 +13,8 @@ from mlplatform.services.refusals import Refused
 OF_A_USER = RateLimitItemPerMinute(10)
 # Of all users from one address: who tries a common password with each.
 OF_AN_ADDRESS = RateLimitItemPerMinute(100)
-# Each takes 64 MiB and all that a core can do.
-AT_ONCE = 2
+# Each takes 64 MiB, and four threads for as long as they last.
+AT_ONCE = 1
 
 
 class Attempts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from datetime import timedelta
 from typing import Any
 
@@ -381,6 +382,17 @@ def test_no_secret_is_in_any_row_of_the_database(database: Database, known: User
                 for secret in (PASSWORD, OTHER, first, refreshed[1]):
                     assert secret not in row[0]
                     assert secret.encode().hex() not in row[0]
+
+
+def test_an_error_of_the_database_does_not_tell_what_it_was_given(database: Database, known: Users) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("ALTER TABLE users RENAME COLUMN scopes TO gone"))
+    with pytest.raises(DatabaseRefused) as caught:
+        known.create("bob", PASSWORD, [], ACTOR)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "INSERT INTO users" in told
+    assert "$argon2id$" not in told
+    assert PASSWORD not in told
 
 
 def test_a_change_that_cannot_be_told_is_not_made(database: Database, known: Users) -> None:
