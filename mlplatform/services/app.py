@@ -30,6 +30,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlplatform.errors import PlatformError, TransientError
+from mlplatform.io import tracing
 from mlplatform.services.direct import Direct, DirectRoute
 from mlplatform.services.refusals import (
     Refused,
@@ -121,6 +122,9 @@ def create_app(
         rate=_rate(settings.rate_limit),
         authority=authority,
     )
+    if settings.traces_endpoint:
+        tracing.configure(title.lower().replace(" ", "-"), settings.traces_endpoint)
+        app.add_middleware(_Traced)
     app.add_middleware(
         CorrelationIdMiddleware,
         validator=lambda given: given.isprintable() and len(given) <= LONGEST_CORRELATION_ID,
@@ -145,6 +149,32 @@ REFUSALS = {
     500: "The service failed; its log says why, under the correlation id",
     503: "The request could not be taken now; it had no effect",
 }
+
+
+class _Traced:
+    """A span for each request, in the trace of whoever asks."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in UNLOGGED:
+            await self._app(scope, receive, send)
+            return
+        parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1") or None
+        method = scope["method"] if scope["method"] in METHODS else "any"
+
+        async def observed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                tracing.tell({"http.response.status_code": status}, failed=status >= 500)
+            await send(message)
+
+        with tracing.span(method, parent, "SERVER", **{"http.request.method": method}) as traceparent:
+            scope.setdefault("state", {})["traceparent"] = traceparent
+            await self._app(scope, receive, observed)
+            if route := getattr(scope.get("route"), "path", None):
+                tracing.tell({"http.route": route}, f"{method} {route}")
 
 
 class _Observed:

@@ -16,7 +16,7 @@ from mlplatform.io.control_plane import events, executions, jobs, tables
 from mlplatform.io.control_plane.pages import page
 from mlplatform.services.control_plane.auth import Authorized, authorize
 from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Limit, link_next
-from mlplatform.services.control_plane.requests import IdempotencyKey, Stored, once
+from mlplatform.services.control_plane.requests import IdempotencyKey, Stored, once, traceparent_of
 from mlplatform.services.control_plane.streams import last_heard, stream
 from mlplatform.services.control_plane.views import EventView, ExecutionView, JobRequest, JobView, StatusView
 from mlplatform.services.refusals import documented
@@ -50,7 +50,7 @@ def create_job(
         name=asked.name or "",
         priority=asked.priority,
         environment=asked.env,
-        traceparent=request.headers.get("traceparent"),
+        traceparent=traceparent_of(request),
         created_by=principal.name,
     )
     return once(

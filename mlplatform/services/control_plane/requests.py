@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -16,6 +17,10 @@ from mlplatform.io.control_plane.database import Database
 from mlplatform.services.refusals import Refused
 
 
+# As the W3C writes it.
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
 def _database(request: Request) -> Database:
     return request.app.state.database
 
@@ -25,6 +30,12 @@ IdempotencyKey = Annotated[
     str | None,
     Header(min_length=1, max_length=200, description="The same key again gets the first answer, for a day."),
 ]
+
+
+def traceparent_of(request: Request) -> str | None:
+    """The trace that what a request leads to belongs to: its own span's, or that of whoever asks."""
+    given = getattr(request.state, "traceparent", None) or request.headers.get("traceparent", "")
+    return given if TRACEPARENT.fullmatch(given) else None
 
 
 def once(
