@@ -16,7 +16,6 @@ from mlplatform.io.control_plane import idempotency
 from mlplatform.io.control_plane.database import Database
 from mlplatform.services.refusals import Refused
 
-
 # As the W3C writes it.
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
