@@ -1,0 +1,83 @@
+"""The second code location: what was made over the API. It is loaded anew when that changes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlplatform.components.control_plane.schedules import one_off_sensor, schedule_of
+from mlplatform.components.control_plane.stages import command_job, pipeline_definitions
+from mlplatform.domain.jobs.specs import PipelineSpec
+from mlplatform.io.control_plane import declared
+from mlplatform.io.control_plane.database import Database
+from mlplatform.settings import ConfigurationError, Settings
+
+if TYPE_CHECKING:
+    from mlplatform.components.control_plane.following import Runner
+
+for _category in (dg.BetaWarning, dg.PreviewWarning, dg.SupersessionWarning):
+    warnings.filterwarnings("ignore", category=_category)
+
+# Each process has a few steps, which wait.
+CONNECTIONS = 2
+log = logging.getLogger(__name__)
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """
+    Raises:
+        DatabaseUnreachable: there is a database, and it does not answer: Dagit shows the sentence.
+    """
+    settings = Settings.load()
+    try:
+        database = Database(settings.database_url, settings.control_plane_schema, CONNECTIONS)
+    except ConfigurationError as error:
+        # So that definitions can be validated where nothing runs.
+        log.warning("there is nothing of the control plane: %s", error)
+        return dg.Definitions()
+    return definitions_of(database, _runner(settings, database))
+
+
+def definitions_of(database: Database, runner: Runner | None = None) -> dg.Definitions:
+    """Everything that the database declares.
+
+    Args:
+        runner: runs the commands instead of workers.
+    """
+    with database.transaction() as connection:
+        if not declared.has_tables(connection):
+            log.warning("%s has no control plane yet: `mlplatform serve api` makes it", database.where)
+            return dg.Definitions()
+        pipelines = declared.pipelines(connection)
+        schedules = declared.cron_schedules(connection)
+    assets: list[dg.AssetsDefinition] = []
+    jobs: list[Any] = [command_job(database, runner)]
+    for pipeline in pipelines:
+        spec = PipelineSpec.model_validate(pipeline["spec"])
+        if spec.stages:
+            stages, job = pipeline_definitions(database, pipeline, spec, runner)
+            assets += stages
+            jobs.append(job)
+    named = {job.name for job in jobs}
+    return dg.Definitions(
+        assets=assets,
+        jobs=jobs,
+        schedules=[
+            schedule_of(database, schedule)
+            for schedule in schedules
+            if schedule["job_name"] is None or schedule["job_name"] in named
+        ],
+        sensors=[one_off_sensor(database, jobs)],
+    )
+
+
+def _runner(settings: Settings, database: Database) -> Runner | None:
+    if settings.environment != "kubernetes":
+        return None
+    from mlplatform.components.control_plane.pods import Pods
+
+    return Pods(database)
