@@ -38,11 +38,12 @@ class Free:
         )
 
     def without(self, wanted: Resources) -> Free:
+        # Two placers may have given it too much, while one took over from the other.
         here = self.capabilities
         left = Capabilities(
-            cpu_m=here.cpu_m - wanted.cpu_m,
-            memory_mb=here.memory_mb - wanted.memory_mb,
-            gpu=here.gpu - wanted.gpu,
+            cpu_m=max(here.cpu_m - wanted.cpu_m, 0),
+            memory_mb=max(here.memory_mb - wanted.memory_mb, 0),
+            gpu=max(here.gpu - wanted.gpu, 0),
             features=here.features,
         )
         return replace(self, capabilities=left, slots=self.slots - 1)

@@ -127,13 +127,20 @@ def schedule(connection: Connection, execution_id: uuid.UUID, worker_id: uuid.UU
     return _locked_execution(connection, execution_id)[1]
 
 
-def start(connection: Connection, execution_id: uuid.UUID, lease: uuid.UUID) -> Row[Any]:
+def start(
+    connection: Connection, execution_id: uuid.UUID, lease: uuid.UUID, again: bool = False
+) -> Row[Any]:
     """Whoever was given the execution begins with it.
+
+    Args:
+        again: it could not be told whether it had begun.
 
     Raises:
         LeaseLost: it was given to another, has ended, or has begun already.
     """
     job, execution = _leased(connection, execution_id, lease)
+    if again and execution.status == State.RUNNING:
+        return execution
     if execution.status != State.SCHEDULED:
         raise LeaseLost(f"execution {execution_id} is {execution.status}")
     _move_execution(connection, execution, State.RUNNING)
@@ -241,7 +248,7 @@ def _end(
         if all(last.status == State.SUCCESS for last in newest_attempts(connection, job.id)):
             move(connection, job, State.SUCCESS)
     elif (
-        reason is Reason.WORKER_LOST
+        reason not in OF_THE_COMMAND
         or _failures(connection, job, execution.stage) > execution.spec["retries"]
     ):
         end_all(connection, job, State.CANCELLED, None)

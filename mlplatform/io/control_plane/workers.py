@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, case, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from mlplatform.domain.jobs.placement import Free, Waiting, place
 from mlplatform.domain.jobs.specs import Capabilities, Resources
@@ -22,7 +33,7 @@ log = logging.getLogger(__name__)
 SECONDS_TO_START = 30
 # Nobody waits longer for one that is silent.
 SECONDS_TO_RETURN = 24 * 3600
-MOST_AT_ONCE = 500
+READ_AT_ONCE = 500
 
 _workers, _executions, _jobs = tables.workers, tables.executions, tables.jobs
 _HAS = _executions.c.status.in_((State.SCHEDULED, State.RUNNING))
@@ -163,18 +174,24 @@ def expire(database: Database) -> int:
         0, 0, 0, 0, 0, 0, SECONDS_TO_RETURN
     )
     alive = _workers.c.status.not_in(ENDED)
+    # One that was to end anyway is not waited for: it would come back as if nobody had said so.
+    draining = _workers.c.status == WorkerState.DRAINING
     with database.transaction() as connection:
-        lost: Sequence[uuid.UUID] = connection.scalars(
-            select(_workers.c.id)
-            .where(alive, silent, _workers.c.status != WorkerState.UNHEALTHY)
-            # One that beats right now is not silent.
+        # All locks before the first event; one that beats right now is not silent.
+        rows = connection.execute(
+            select(_workers.c.id, or_(draining, gone).label("over"))
+            .where(alive, silent, or_(_workers.c.status != WorkerState.UNHEALTHY, gone))
+            .order_by(_workers.c.id)
             .with_for_update(skip_locked=True)
         ).all()
-        for worker_id in lost:
-            _move(connection, worker_id, WorkerState.UNHEALTHY)
-        for worker_id in connection.scalars(select(_workers.c.id).where(alive, gone).with_for_update()).all():
-            _move(connection, worker_id, WorkerState.FAILED, stopped_at=func.clock_timestamp())
-            queue.forget(connection, worker_id)
+        for row in rows:
+            if row.over:
+                queue.forget(connection, row.id)
+        for row in rows:
+            if row.over:
+                _move(connection, row.id, WorkerState.FAILED, stopped_at=func.clock_timestamp())
+            else:
+                _move(connection, row.id, WorkerState.UNHEALTHY)
         # Also those of a process that died here after the first lines, and before the last.
         held = connection.execute(
             select(_executions.c.id, _executions.c.worker_id)
@@ -189,10 +206,12 @@ def expire(database: Database) -> int:
                 < func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, SECONDS_TO_START),
             )
         ).all()
-    for rows, message in ((held, "its worker is heard no more"), (idle, "its worker did not begin with it")):
-        for row in rows:
-            with database.transaction() as connection:
-                executions.lose(connection, row.id, row.worker_id, message)
+    for row in held:
+        with database.transaction() as connection:
+            executions.lose(connection, row.id, row.worker_id, "its worker is heard no more")
+    for row in idle:
+        with database.transaction() as connection:
+            executions.take_back(connection, row.id, row.worker_id, "its worker did not begin with it")
     return len(held) + len(idle)
 
 
@@ -202,27 +221,37 @@ def place_waiting(database: Database) -> int:
     Returns:
         How many executions were given.
     """
+    placed: dict[str, str] = {}
     with database.transaction() as connection:
-        waiting = connection.execute(
-            select(_executions.c.id, _executions.c.spec, _executions.c.lost_by)
+        free = _free(connection)
+        waiting = (
+            select(
+                _executions.c.id,
+                _executions.c.spec["resources"].label("resources"),
+                _executions.c.spec["features"].label("features"),
+                _executions.c.lost_by,
+            )
             .join(_jobs, _jobs.c.id == _executions.c.job_id)
             .where(_executions.c.status == State.PENDING, _executions.c.released_at.is_not(None))
             .order_by(_jobs.c.priority.desc(), _executions.c.released_at, _executions.c.id)
-            .limit(MOST_AT_ONCE)
-        ).all()
-        free = _free(connection) if waiting else {}
-    placed = place(
-        [
-            Waiting(
-                str(row.id),
-                Resources(**row.spec["resources"]),
-                frozenset(row.spec["features"]),
-                str(row.lost_by) if row.lost_by else None,
-            )
-            for row in waiting
-        ],
-        list(free.values()),
-    )
+        )
+        with connection.execute(waiting, execution_options={"yield_per": READ_AT_ONCE}) as found:
+            # However many fit nowhere, one behind them may.
+            for rows in found.partitions():
+                if not any(worker.slots > 0 for worker in free.values()):
+                    break
+                wanted = {
+                    str(row.id): Waiting(
+                        str(row.id),
+                        Resources(**row.resources),
+                        frozenset(row.features),
+                        str(row.lost_by) if row.lost_by else None,
+                    )
+                    for row in rows
+                }
+                for execution_id, worker_id in place(list(wanted.values()), list(free.values())).items():
+                    free[worker_id] = free[worker_id].without(wanted[execution_id].resources)
+                    placed[execution_id] = worker_id
     given = 0
     for execution_id, worker_id in placed.items():
         with database.transaction() as connection:
