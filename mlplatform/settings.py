@@ -144,6 +144,12 @@ class Settings:
         return self.variables.get("MLPLATFORM_API_TOKENS", "")
 
     @property
+    def traces_endpoint(self) -> str | None:
+        """Where traces go, by OpenTelemetry's own variables; None: nowhere."""
+        names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+        return next(filter(None, map(self.variables.get, names)), None)
+
+    @property
     def control_plane_schema(self) -> str:
         """The schema of the database that has the control plane's tables."""
         return self.variables.get("MLPLATFORM_CONTROL_PLANE_SCHEMA") or "control_plane"
@@ -170,6 +176,11 @@ class Settings:
         return asked == "required" or self.environment != "local"
 
     @property
+    def api_url(self) -> str:
+        """Where a client of the control plane finds it."""
+        return self.variables.get("MLPLATFORM_API_URL") or "http://127.0.0.1:8080"
+
+    @property
     def api_token(self) -> str | None:
         """The token that a client of the services shows."""
         return self.variables.get("MLPLATFORM_TOKEN") or None
@@ -185,7 +196,7 @@ class Settings:
 
     @property
     def secrets_directory(self) -> Path | None:
-        """A folder with a file for each secret that a worker may give to commands, as Kubernetes mounts them."""
+        """A folder with a file for each secret of commands that a worker runs, as Kubernetes mounts them."""
         value = self.variables.get("MLPLATFORM_SECRETS_DIRECTORY")
         return Path(value) if value else None
 

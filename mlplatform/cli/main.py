@@ -27,6 +27,7 @@ COMMANDS = LazyCommands(
         "up": "mlplatform.cli.stack:up",
         "users": "mlplatform.cli.users:users",
         "validate": "mlplatform.cli.pipelines:validate",
+        "worker": "mlplatform.cli.worker:worker",
     }
 )
 

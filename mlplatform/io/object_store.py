@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from mlplatform.errors import TransientError
 from mlplatform.settings import S3Settings
@@ -127,6 +127,15 @@ class ObjectStore:
             if stored is not None and stored.content == content:
                 return stored.etag
             raise Conflict(f"{self.url(key)} was written by someone else") from error
+
+    def put_file(self, key: str, file: BinaryIO) -> None:
+        """Writes what is left of the file, whatever was there; a large one in parts."""
+        import obstore
+
+        try:
+            obstore.put(self._store, key, file)
+        except obstore.exceptions.BaseError as error:
+            raise self.unavailable(error) from error
 
     def list(self, prefix: str) -> list[str]:
         """Keys below a prefix."""

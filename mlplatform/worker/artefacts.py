@@ -7,8 +7,8 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote
 
 from mlplatform.io.control_plane.artefacts import Artefact
@@ -47,29 +47,28 @@ def upload(
     left_out: list[str] = []
     total = 0
     for name, file in _files(folder):
-        with file:
-            path = redact(os.fsencode(name).decode(errors="replace"))
-            size = os.fstat(file.fileno()).st_size
-            key = f"artefacts/{execution_id}/{quote(path)}"
-            if len(done) == limits.files:
-                left_out.append(f"no more files are kept: there are more than {limits.files}")
-                break
-            if total + size > limits.bytes:
-                left_out.append(f"{path} is not kept: with it, the files have more than {limits.bytes} bytes")
-            elif len(key) > LONGEST_KEY:
-                left_out.append(f"{path} is not kept: its name is too long")
-            elif path in done:
-                left_out.append(f"{path} is not kept: another file has the same name without secrets")
-            else:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                file.seek(0)
-                store.put_file(key, file)
-                total += size
-                done[path] = Artefact(path, size, digest, key)
+        path = redact(os.fsencode(name).decode(errors="replace"))
+        size = os.fstat(file.fileno()).st_size
+        key = f"artefacts/{execution_id}/{quote(path)}"
+        if len(done) == limits.files:
+            left_out.append(f"no more files are kept: there are more than {limits.files}")
+            break
+        if total + size > limits.bytes:
+            left_out.append(f"{path} is not kept: with it, the files have more than {limits.bytes} bytes")
+        elif len(key) > LONGEST_KEY:
+            left_out.append(f"{path} is not kept: its name is too long")
+        elif path in done:
+            left_out.append(f"{path} is not kept: another file has the same name without secrets")
+        else:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            store.put_file(key, file)
+            total += size
+            done[path] = Artefact(path, size, digest, key)
     return Uploaded(list(done.values()), left_out)
 
 
-def _files(folder: Path) -> Iterator[tuple[str, BinaryIO]]:
+def _files(folder: Path) -> Iterator[tuple[str, BufferedReader]]:
     for parent, folders, names, handle in os.fwalk(folder, follow_symlinks=False):
         folders.sort()
         for name in sorted(names):
@@ -79,8 +78,6 @@ def _files(folder: Path) -> Iterator[tuple[str, BinaryIO]]:
                 opened = os.open(name, flags, dir_fd=handle)
             except OSError:
                 continue
-            file = os.fdopen(opened, "rb")
-            if stat.S_ISREG(os.fstat(opened).st_mode):
-                yield os.path.relpath(os.path.join(parent, name), folder), file
-            else:
-                file.close()
+            with open(opened, "rb") as file:
+                if stat.S_ISREG(os.fstat(opened).st_mode):
+                    yield os.path.relpath(os.path.join(parent, name), folder), file

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplatform.errors import PlatformError
+from mlplatform.io.control_plane.log_lines import Stream
 from mlplatform.worker import keeper
 from mlplatform.worker.pulse import Pulse
 
@@ -29,11 +30,13 @@ class Child:
         self._process = process
 
     @property
-    def outputs(self) -> dict[str, asyncio.StreamReader]:
+    def outputs(self) -> dict[Stream, asyncio.StreamReader]:
         """What it writes, by the name of the stream."""
-        process = self._process
-        assert process.stdout and process.stderr  # noqa: S101 - both are pipes
-        return {"stdout": process.stdout, "stderr": process.stderr}
+        streams: dict[Stream, asyncio.StreamReader | None] = {
+            "stdout": self._process.stdout,
+            "stderr": self._process.stderr,
+        }
+        return {name: stream for name, stream in streams.items() if stream is not None}
 
     def hold(self, until: float) -> None:
         """It may run until then, a time of CLOCK_BOOTTIME, unless it is held again."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mlplatform.io.control_plane.log_lines import Line
+from mlplatform.io.control_plane.log_lines import Line, Stream
 from mlplatform.worker.lines import Lines, Redaction
 
 SECONDS_BETWEEN_BATCHES = 0.1
@@ -48,7 +48,7 @@ class Output:
         self._ended = False
         self._changed = asyncio.Condition()
 
-    async def read(self, stream: str, source: asyncio.StreamReader) -> None:
+    async def read(self, stream: Stream, source: asyncio.StreamReader) -> None:
         """Takes all that the stream has, until its end."""
         lines = Lines(self._redact, self._limits.line)
         while read := await source.read(READ_BYTES):
@@ -89,7 +89,7 @@ class Output:
             self._ended = True
             self._changed.notify_all()
 
-    async def _add(self, stream: str, text: str) -> None:
+    async def _add(self, stream: Stream, text: str) -> None:
         if self._full:
             return
         self._total += len(text) + 1
@@ -99,7 +99,7 @@ class Output:
             return
         await self._append(stream, text)
 
-    async def _append(self, stream: str, text: str) -> None:
+    async def _append(self, stream: Stream, text: str) -> None:
         async with self._changed:
             await self._changed.wait_for(self._has_room)
             self._waiting.append(Line(self._number, datetime.now(UTC), stream, text))

@@ -20,13 +20,16 @@ CHANNEL = "logs"
 _lines = tables.log_lines
 
 
+Stream = Literal["stdout", "stderr", "platform"]
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of a command, without its end; `number` is dense, from 0, over both streams."""
 
     number: int
     at: datetime
-    stream: Literal["stdout", "stderr", "platform"]
+    stream: Stream
     text: str
 
 

@@ -1,0 +1,167 @@
+"""A control plane without its API: what is made is released at once, and placed on workers that are processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from mlplatform.domain.jobs.specs import JobSpec
+from mlplatform.domain.jobs.states import TERMINAL, State
+from mlplatform.errors import TransientError
+from mlplatform.io.control_plane import executions, jobs, log_lines, tables, workers
+from mlplatform.io.control_plane.database import Database
+from mlplatform.settings import Settings
+from mlplatform_tests.control_planes import fresh_database
+from mlplatform_tests.local.processes import COMMAND, environment, eventually, lives
+
+SECONDS = 30
+TIMEOUT_SECONDS = 2
+PYTHON = "/usr/bin/env", "python3", "-c"
+
+
+class WorkerProcess:
+    """`mlplatform worker start`, that can be killed and stopped."""
+
+    def __init__(self, plane: Plane, name: str, *arguments: str, **variables: str) -> None:
+        given = {**plane.settings.variables, "MLPLATFORM_CONTROL_PLANE_SCHEMA": plane.database.schema}
+        directory = Path(given.pop("MLPLATFORM_DATA_DIRECTORY"))
+        self._plane = plane
+        self.name = name
+        self.said = directory / f"said {plane.database.schema} {name}"
+        command = [*COMMAND, "worker", "start", "--name", name, *arguments]
+        with self.said.open("ab") as said:
+            self.process = subprocess.Popen(
+                command, env=environment(directory, **given, **variables), stdout=said, stderr=said
+            )
+
+    @property
+    def row(self) -> Mapping[str, Any] | None:
+        with self._plane.database.transaction() as connection:
+            query = workers.view().where(tables.workers.c.name == self.name)
+            return connection.execute(query).mappings().one_or_none()
+
+    @property
+    def status(self) -> str:
+        return self.row["status"] if self.row else "Creating"
+
+    def wait_until_there(self) -> None:
+        assert eventually(lambda: self.row is not None, SECONDS), self.said.read_text()[-5000:]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def end(self) -> int:
+        """The exit code after SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        return self.process.wait(SECONDS)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged."""
+        return [json.loads(line) for line in self.said.read_text().splitlines()]
+
+
+class Plane:
+    """A database, and a thread that places what waits."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self._ending = threading.Event()
+        self._placer = threading.Thread(target=self._place)
+        self._placer.start()
+
+    def _place(self) -> None:
+        while not self._ending.wait(0.02):
+            with suppress(TransientError):
+                workers.expire(self.database)
+                workers.place_waiting(self.database)
+
+    def close(self) -> None:
+        self._ending.set()
+        self._placer.join()
+
+    @contextmanager
+    def worker(self, name: str = "w", *arguments: str, **variables: str) -> Iterator[WorkerProcess]:
+        """One that takes work; killed in the end."""
+        made = WorkerProcess(self, name, "--timeout-seconds", str(TIMEOUT_SECONDS), *arguments, **variables)
+        try:
+            made.wait_until_there()
+            yield made
+        finally:
+            made.kill()
+
+    def job(self, *command: str, **spec: Any) -> uuid.UUID:
+        """One whose only stage is released."""
+        declared = JobSpec.model_validate({"name": "job", "command": list(command), **spec})
+        with self.database.transaction() as connection:
+            job = jobs.create(connection, jobs.NewJob(spec=declared))
+            executions.release(connection, job["id"], jobs.COMMAND)
+        return job["id"]
+
+    def status(self, job_id: uuid.UUID) -> str:
+        with self.database.transaction() as connection:
+            return jobs.get(connection, job_id)["status"]
+
+    def attempts(self, job_id: uuid.UUID) -> Sequence[Mapping[str, Any]]:
+        with self.database.transaction() as connection:
+            return executions.executions_of(connection, job_id)
+
+    def ended(self, job_id: uuid.UUID, seconds: float = SECONDS) -> Mapping[str, Any]:
+        """The last attempt of the job, which has ended by then."""
+        assert eventually(lambda: State(self.status(job_id)) in TERMINAL, seconds), self.attempts(job_id)
+        return self.attempts(job_id)[-1]
+
+    def lines(self, attempt: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Stream and text of each line."""
+        with self.database.transaction() as connection:
+            kept = log_lines.after(connection, attempt["id"], limit=100_000)
+        assert [line["number"] for line in kept] == list(range(len(kept)))
+        return [(line["stream"], line["text"]) for line in kept]
+
+    def said(self, job_id: uuid.UUID, attempt: int = -1, seconds: float = SECONDS) -> str:
+        """The first line of an attempt, which is waited for."""
+        assert eventually(lambda: self.lines(self.attempts(job_id)[attempt]), seconds)
+        return self.lines(self.attempts(job_id)[attempt])[0][1]
+
+    def artefacts(self, attempt: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        artefact = tables.artefacts
+        with self.database.transaction() as connection:
+            query = select(artefact).where(artefact.c.execution_id == attempt["id"])
+            return {row["path"]: row for row in connection.execute(query).mappings()}
+
+
+@contextmanager
+def plane(settings: Settings) -> Iterator[Plane]:
+    with fresh_database(settings.database_url) as database:
+        made = Plane(settings, database)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def dead(pid: int, seconds: float = SECONDS) -> float:
+    """How long it took until the process was dead."""
+    asked = time.monotonic()
+    assert eventually(lambda: not lives(pid), seconds), pid
+    return time.monotonic() - asked
