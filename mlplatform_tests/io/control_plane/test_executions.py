@@ -28,6 +28,7 @@ OUTCOMES = (
     (State.SUCCESS, 0, None),
     (State.FAILED, 1, Reason.EXIT_CODE),
     (State.FAILED, None, Reason.TIMED_OUT),
+    (State.FAILED, None, Reason.NOT_STARTED),
 )
 
 
@@ -214,7 +215,7 @@ def test_whatever_is_done_to_a_job_its_history_is_one_that_may_be(database: Data
     run_state_machine_as_test(
         OneJob,
         settings=settings(
-            max_examples=50,
+            max_examples=30,
             stateful_step_count=25,
             deadline=None,
             derandomize=True,
