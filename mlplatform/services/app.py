@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from importlib.metadata import version
 
@@ -27,6 +27,7 @@ from prometheus_client import (
     generate_latest,
 )
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlplatform.errors import PlatformError, TransientError
@@ -65,6 +66,7 @@ def create_app(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     not_ready: Callable[[FastAPI], str | None],
     authority: Authority | None = None,
+    middleware: Sequence[Middleware] = (),
 ) -> FastAPI:
     """An application without the routes of its service.
 
@@ -75,6 +77,7 @@ def create_app(
         lifespan: opens and closes what the service works with.
         not_ready: why no request should come in now; None if they may.
         authority: knows whose a token is; None: the tokens of the settings, and no others.
+        middleware: of the service; within that of all services, so that what it does is counted and logged.
 
     Raises:
         ConfigurationError: of tokens, origins or rates.
@@ -85,6 +88,7 @@ def create_app(
         version=version("mlplatform"),
         lifespan=lifespan,
         redoc_url=None,
+        middleware=list(middleware),
         responses={status: documented(text) for status, text in REFUSALS.items()},
     )
     app.state.authority = authority = authority or Tokens(settings)

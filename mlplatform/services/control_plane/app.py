@@ -9,6 +9,7 @@ from typing import Any
 import click
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 
 from mlplatform.io.control_plane.dagster_graphql import Dagster
 from mlplatform.io.control_plane.database import Database
@@ -30,6 +31,8 @@ from mlplatform.services.control_plane import (
 from mlplatform.services.control_plane.accounts import Accounts
 from mlplatform.services.control_plane.audit import Audited
 from mlplatform.services.control_plane.bell import Bell
+from mlplatform.services.control_plane.bodies import JsonBodies
+from mlplatform.services.control_plane.browsers import BrowserGuard
 from mlplatform.services.control_plane.duties import Duty
 from mlplatform.services.control_plane.launching import Launcher
 from mlplatform.services.refusals import problem
@@ -46,7 +49,18 @@ def application(settings: Settings) -> FastAPI:
     """
     database = Database(settings.database_url, settings.control_plane_schema, pool_size=20)
     accounts = Accounts(settings, database)
-    app = create_app("Control plane", DESCRIPTION, settings, _lifespan, _not_ready, accounts)
+    app = create_app(
+        "Control plane",
+        DESCRIPTION,
+        settings,
+        _lifespan,
+        _not_ready,
+        accounts,
+        [
+            Middleware(BrowserGuard, origins=settings.cors_origins, open_=not accounts.required),
+            Middleware(JsonBodies, forms=auth.FORMS),
+        ],
+    )
     app.state.settings = settings
     app.state.database = database
     app.state.objects = ObjectStore(settings.s3)
@@ -67,6 +81,7 @@ def application(settings: Settings) -> FastAPI:
             "degraded": troubled,
         }
 
+    # Outside of what measures, since nobody waits for it.
     app.add_middleware(Audited, audit=accounts.audit)
     return app
 

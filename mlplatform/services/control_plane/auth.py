@@ -23,6 +23,8 @@ from mlplatform.services.refusals import Refused, documented
 from mlplatform.services.security import BEARER, Principal, admit, unauthenticated
 
 PREFIX = "/api/v1/auth"
+# Their bodies may be forms.
+FORMS = frozenset({f"{PREFIX}/login", f"{PREFIX}/refresh"})
 ACCESS_SECONDS = 15 * 60
 SERVICE_SECONDS = 5 * 60
 LONGEST_SERVICE_SECONDS = 24 * 3600
