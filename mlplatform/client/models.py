@@ -58,7 +58,7 @@ class Job(Answer):
     round: int
     spec: Spec | None
     run_id: str | None
-    run_url: str | None
+    run_url: str | None = None
     schedule_id: UUID | None
     scheduled_for: datetime | None
     created_by: str
