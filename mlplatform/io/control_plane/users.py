@@ -100,12 +100,11 @@ class Users:
         if self.any():
             return None
         password = secrets.token_urlsafe(18)
-        kept = hashed(password)
-        with self._database.transaction() as connection:
-            _wait_for_others(connection)
-            if connection.scalar(select(exists(select(users.c.id)))):
-                return None
-            _add(connection, FIRST, kept, sorted(SCOPES), PLATFORM)
+        try:
+            self.create(FIRST, password, list(SCOPES), PLATFORM)
+        except UserExists:
+            # Another process was first.
+            return None
         return password
 
     def any(self) -> bool:
