@@ -16,9 +16,9 @@ from dagster_pipes import PIPES_PROTOCOL_VERSION_FIELD, PipesDefaultMessageWrite
 from mlplatform.domain.jobs.states import TERMINAL, State
 from mlplatform.errors import PlatformError
 from mlplatform.io.control_plane import executions, jobs, log_lines
-from mlplatform.io.control_plane.dagster_graphql import JOB_TAG, TRACE_TAG
 from mlplatform.io.control_plane.database import Database, DatabaseUnreachable
 from mlplatform.io.control_plane.job_rows import ENDED, Conflict
+from mlplatform.io.control_plane.run_tags import JOB_TAG, TRACE_TAG
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -38,6 +38,10 @@ class Runner(Protocol):
 
     def run(self, context: dg.OpExecutionContext, execution: Any, variables: Mapping[str, str]) -> None:
         """To its end, which is in the database when this returns."""
+        ...
+
+    def take_over(self, execution: Any) -> None:
+        """Ends one that a step began which has died."""
         ...
 
 
@@ -64,6 +68,8 @@ def follow(
                 execution = _released(database, job_id, stage, variables)
                 if runner and execution.status == State.PENDING:
                     runner.run(context, execution, variables)
+                elif runner and State(execution.status) not in TERMINAL:
+                    runner.take_over(execution)
                 ended, last_lines = _followed(context, database, execution.id, session)
             if ended["status"] == State.SUCCESS:
                 return session.get_results(metadata=_metadata(ended)) if context.has_assets_def else ()

@@ -9,8 +9,8 @@ import dagster as dg
 
 from mlplatform.domain.jobs.states import TERMINAL, State
 from mlplatform.io.control_plane import declared
-from mlplatform.io.control_plane.dagster_graphql import JOB_TAG
 from mlplatform.io.control_plane.database import Database
+from mlplatform.io.control_plane.run_tags import JOB_TAG
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping

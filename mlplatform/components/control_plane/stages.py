@@ -10,10 +10,9 @@ import dagster as dg
 from mlplatform.components.control_plane.following import Runner, follow, job_of
 from mlplatform.domain.jobs.specs import PipelineSpec, Stage
 from mlplatform.io.control_plane import jobs
-from mlplatform.io.control_plane.dagster_graphql import JOB_TAG
 from mlplatform.io.control_plane.database import Database
+from mlplatform.io.control_plane.run_tags import JOB_TAG, PIPELINE_TAG
 
-PIPELINE_TAG = "mlplatform/pipeline_id"
 # A command ends by its own time-out, which its worker enforces, and may wait for a worker for days. What dies
 # is the run that follows it, which loses nothing by being begun again.
 RUN_TAGS = {"dagster/max_runtime": "0", "dagster/max_retries": "10"}

@@ -10,11 +10,10 @@ from typing import Any
 import httpx
 
 from mlplatform.errors import PlatformError, TransientError
+from mlplatform.io.control_plane.run_tags import JOB_TAG, TRACE_TAG
 
 LOCATION = "mlplatform.control_plane_definitions"
 REPOSITORY = "__repository__"
-JOB_TAG = "mlplatform/job_id"
-TRACE_TAG = "mlplatform/traceparent"
 LOCATION_TAG = "dagster/code_location"
 TIMEOUT_SECONDS = 10.0
 # A reload starts a process that imports Dagster and reads the definitions.
