@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from mlplatform.domain.jobs.timing import Cron
+
 # Neither PostgreSQL nor the arguments and variables of a program take NUL.
 NO_NUL = r"^[^\x00]*$"
 # Linux takes no longer argument or variable than 128 KiB.
@@ -51,7 +53,7 @@ MEMORY_UNITS = {
 
 
 def variable_of(secret: str) -> str:
-    """The environment variable in which a command finds a secret: its name, with _ for what no variable has."""
+    """The environment variable in which a command finds a secret: _ for what no variable's name has."""
     return re.sub(r"[^A-Za-z0-9_]", "_", secret)
 
 
@@ -168,7 +170,7 @@ class Stage(Part):
 class ScheduleTrigger(Part):
     """When to run a pipeline: a line of cron, in UTC."""
 
-    cron: Text
+    cron: Cron
 
 
 def _keepable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -203,6 +205,12 @@ class PipelineSpec(Part):
     yaml: Annotated[str, StringConstraints(max_length=200_000, pattern=NO_NUL)] | None = Field(
         None, description="A training or serving pipeline, instead of stages."
     )
+
+    @property
+    def crons(self) -> list[str]:
+        """When it is run by itself, in UTC."""
+        triggers = (each.schedule for each in self.triggers if isinstance(each, Trigger))
+        return list(dict.fromkeys(schedule.cron for schedule in triggers if schedule))
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
