@@ -14,7 +14,7 @@ from mlplatform.domain.jobs.states import AFTER, JOB_AFTER, TERMINAL, Reason, St
 from mlplatform.errors import PlatformError
 from mlplatform.io.control_plane import events, queue, tables
 from mlplatform.io.control_plane.database import notify
-from mlplatform.io.control_plane.job_rows import ENDED, PLACING, Conflict, NotFound, locked, move
+from mlplatform.io.control_plane.job_rows import ENDED, LOGS, PLACING, Conflict, NotFound, locked, move
 
 # How often a stage is begun again for a worker that was lost with it.
 REPLACEMENTS = 1
@@ -127,9 +127,7 @@ def schedule(connection: Connection, execution_id: uuid.UUID, worker_id: uuid.UU
     return _locked_execution(connection, execution_id)[1]
 
 
-def start(
-    connection: Connection, execution_id: uuid.UUID, lease: uuid.UUID, again: bool = False
-) -> Row[Any]:
+def start(connection: Connection, execution_id: uuid.UUID, lease: uuid.UUID, again: bool = False) -> Row[Any]:
     """Whoever was given the execution begins with it.
 
     Args:
@@ -335,6 +333,8 @@ def _move_execution(connection: Connection, execution: Row[Any], to: State, **va
     events.write(connection, f"execution.{to.lower()}", data, row.job_id)
     if to in TERMINAL:
         notify(connection, ENDED, str(row.id))
+        # There is no more of it.
+        notify(connection, LOGS, str(row.id))
 
 
 def _locked_execution(connection: Connection, execution_id: uuid.UUID) -> tuple[Row[Any], Row[Any]]:

@@ -17,8 +17,8 @@ from mlplatform.errors import PlatformError
 from mlplatform.io.control_plane import events, tables
 from mlplatform.io.control_plane.database import notify
 
-# Woken are: who launches runs; who places executions; who runs or follows one.
-LAUNCHING, PLACING, ENDED = "launching", "placing", "ended"
+# Woken are: who launches runs; who places executions; who runs or follows one; who reads the log of one.
+LAUNCHING, PLACING, ENDED, LOGS = "launching", "placing", "ended", "logs"
 
 _jobs = tables.jobs
 

@@ -13,9 +13,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from mlplatform.io.control_plane import executions, tables
 from mlplatform.io.control_plane.database import notify
+from mlplatform.io.control_plane.job_rows import LOGS
 
 # Woken are those who follow a log, with the id of its execution.
-CHANNEL = "logs"
+CHANNEL = LOGS
 
 _lines = tables.log_lines
 
