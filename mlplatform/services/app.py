@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from importlib.metadata import version
 
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
@@ -67,6 +69,7 @@ def create_app(
     not_ready: Callable[[FastAPI], str | None],
     authority: Authority | None = None,
     middleware: Sequence[Middleware] = (),
+    blocking_collectors: bool = False,
 ) -> FastAPI:
     """An application without the routes of its service.
 
@@ -78,6 +81,7 @@ def create_app(
         not_ready: why no request should come in now; None if they may.
         authority: knows whose a token is; None: the tokens of the settings, and no others.
         middleware: of the service; within that of all services, so that what it does is counted and logged.
+        blocking_collectors: they wait for others, and need not be on the loop.
 
     Raises:
         ConfigurationError: of tokens, origins or rates.
@@ -115,7 +119,9 @@ def create_app(
     )
     async def metrics() -> Response:
         """In Prometheus' text format."""
-        return Response(generate_latest(app.state.registry), media_type=CONTENT_TYPE_LATEST)
+        collect = partial(generate_latest, app.state.registry)
+        content = await run_in_threadpool(collect) if blocking_collectors else collect()
+        return Response(content, media_type=CONTENT_TYPE_LATEST)
 
     if isinstance(authority, Tokens):
         # It knows no others.

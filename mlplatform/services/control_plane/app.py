@@ -35,6 +35,7 @@ from mlplatform.services.control_plane.bodies import JsonBodies
 from mlplatform.services.control_plane.browsers import BrowserGuard
 from mlplatform.services.control_plane.duties import Duty
 from mlplatform.services.control_plane.launching import Launcher
+from mlplatform.services.control_plane.metrics import ControlPlaneCollector
 from mlplatform.services.refusals import problem
 from mlplatform.settings import Settings
 
@@ -60,6 +61,7 @@ def application(settings: Settings) -> FastAPI:
             Middleware(BrowserGuard, origins=settings.cors_origins, open_=not accounts.required),
             Middleware(JsonBodies, forms=auth.FORMS),
         ],
+        blocking_collectors=True,
     )
     app.state.settings = settings
     app.state.database = database
@@ -98,11 +100,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         Duty("placing", database, lambda: (expire(database), place_waiting(database)), [PLACING, ENDED]),
         Duty("launching", database, Launcher(database, dagster).round, [LAUNCHING, ENDED]),
     ]
+    collector = ControlPlaneCollector(database, duties)
+    app.state.registry.register(collector)
     for duty in duties:
         duty.start()
     try:
         yield
     finally:
+        app.state.registry.unregister(collector)
         bell.stop()
         for duty in duties:
             duty.stop()
