@@ -11,6 +11,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, text, update
 from mlplatform.io.control_plane import tables
 from mlplatform.io.control_plane.database import notify
 
+# Woken are those who listen, with the id of the job that it is about.
 CHANNEL = "events"
 
 
@@ -42,7 +43,7 @@ def write(
             event_id=uuid.uuid4(), job_id=job_id, sequence=sequence, type=kind, data=dict(data)
         )
     )
-    notify(connection, CHANNEL)
+    notify(connection, CHANNEL, str(job_id) if job_id else "")
 
 
 def after(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, text
+from sqlalchemy import Connection, Row, delete, func, insert, select, text, tuple_
 
 from mlplatform.io.control_plane import tables
 
 KEPT_HOURS = 24
+# More than the one that is added, so that they become fewer.
+FORGOTTEN_AT_ONCE = 10
 
 _keys = tables.idempotency_keys
 
@@ -27,15 +29,14 @@ def first_answer(connection: Connection, principal: str, key: str) -> Row[Any] |
 
 
 def remember(connection: Connection, principal: str, key: str, digest: bytes, status: int, body: Any) -> None:
-    """Keeps an answer with what it answers, for a day."""
+    """Keeps an answer with what it answers, for a day at least."""
+    old = (
+        select(_keys.c.principal, _keys.c.key)
+        .where(_keys.c.created_at < func.clock_timestamp() - func.make_interval(0, 0, 0, 0, KEPT_HOURS))
+        .limit(FORGOTTEN_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    connection.execute(delete(_keys).where(tuple_(_keys.c.principal, _keys.c.key).in_(old)))
     connection.execute(
         insert(_keys).values(principal=principal, key=key, digest=digest, status=status, body=body)
-    )
-
-
-def forget_old(connection: Connection) -> None:
-    connection.execute(
-        delete(_keys).where(
-            _keys.c.created_at < func.clock_timestamp() - func.make_interval(0, 0, 0, 0, KEPT_HOURS)
-        )
     )

@@ -149,7 +149,7 @@ def stream_job_events(
             ended = State(jobs.get(connection, job_id)["status"]) in TERMINAL
             return told(connection, position, job_id), ended
 
-    return stream(request, events.CHANNEL, "", last_heard(request, after), read)
+    return stream(request, events.CHANNEL, str(job_id), last_heard(request, after), read)
 
 
 def told(connection: Connection, position: int, job_id: UUID | None = None) -> list[tuple[int, str, str]]:

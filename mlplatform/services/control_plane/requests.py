@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from mlplatform.io.control_plane import idempotency
@@ -54,7 +56,7 @@ def once(
         with database.transaction() as connection:
             content = jsonable_encoder(make(connection))
         return JSONResponse(content, status)
-    asked = f"{request.method} {request.url.path} {jsonable_encoder(body)}"
+    asked = f"{request.method} {request.url.path} {json.dumps(body, sort_keys=True, default=_plain)}"
     digest = hashlib.sha256(asked.encode()).digest()
     principal = request.state.principal.id
     with database.transaction() as connection:
@@ -65,3 +67,10 @@ def once(
         content = jsonable_encoder(make(connection))
         idempotency.remember(connection, principal, key, digest, status, content)
     return JSONResponse(content, status)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    # Sets have another order in each process.
+    return sorted(value) if isinstance(value, frozenset) else str(value)

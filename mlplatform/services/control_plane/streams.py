@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -11,9 +12,13 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from mlplatform.errors import TransientError
 from mlplatform.services.control_plane.bell import Bell
+from mlplatform.services.refusals import Refused
+from mlplatform.services.security import Authority, Principal, bearer
 
 # So that what lies between does not think that nobody is there.
 SECONDS_BETWEEN_PINGS = 15
+# A stream outlives the token that it was opened with by so much.
+SECONDS_BETWEEN_CHECKS = 60
 
 
 def stream(
@@ -23,7 +28,9 @@ def stream(
     position: int,
     read: Callable[[int], tuple[Sequence[tuple[int, str, str]], bool]],
 ) -> EventSourceResponse:
-    """
+    """Ends when nothing will follow, with an event `end`; and without one when the service ends, or when who
+    listens may no more: then a client comes again with `Last-Event-ID`, and is told why it may not.
+
     Args:
         channel: with `payload`, what rings when there is more.
         position: behind which to begin.
@@ -33,19 +40,26 @@ def stream(
 
     async def told() -> AsyncIterator[ServerSentEvent]:
         behind = position
-        while not bell.ending.is_set():
-            try:
-                found, ended = await run_in_threadpool(read, behind)
-            except TransientError:
-                # The stream goes on where it is, when the database is back.
-                found, ended = (), False
-            for behind, kind, data in found:
-                yield ServerSentEvent(data=data, event=kind, id=str(behind))
-            if ended and not found:
-                yield ServerSentEvent(data="{}", event="end")
-                return
-            if not found:
-                await bell.wait(channel, payload)
+        checked = time.monotonic()
+        with bell.heard(channel, payload) as rings:
+            async for _ in rings:
+                more = True
+                while more and not bell.ending.is_set():
+                    try:
+                        if time.monotonic() - checked > SECONDS_BETWEEN_CHECKS:
+                            if not await _may_listen(request):
+                                return
+                            checked = time.monotonic()
+                        found, ended = await run_in_threadpool(read, behind)
+                    except TransientError:
+                        # The stream goes on where it is, when the database is back.
+                        break
+                    for behind, kind, data in found:
+                        yield ServerSentEvent(data=data, event=kind, id=str(behind))
+                    if ended and not found:
+                        yield ServerSentEvent(data="{}", event="end")
+                        return
+                    more = bool(found)
 
     return EventSourceResponse(
         told(), ping=SECONDS_BETWEEN_PINGS, headers={"X-Accel-Buffering": "no"}, sep="\n"
@@ -56,3 +70,13 @@ def last_heard(request: Request, after: int) -> int:
     """Where a client that was cut off goes on."""
     given: Any = request.headers.get("Last-Event-ID", "")
     return int(given) if given.isdecimal() and len(given) < 19 else after
+
+
+async def _may_listen(request: Request) -> bool:
+    authority: Authority = request.app.state.authority
+    before: Principal = request.state.principal
+    try:
+        now = await authority.principal(bearer(dict(request.headers.raw)))
+    except Refused:
+        return False
+    return now.scopes == before.scopes

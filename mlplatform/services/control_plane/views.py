@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mlplatform.domain.jobs.specs import (
     DEFAULT_TIMEOUT_MS,
     LONGEST_TIMEOUT_MS,
+    MOST_VARIABLES,
+    Argument,
     Capabilities,
     Feature,
     JobSpec,
@@ -47,13 +49,15 @@ class JobRequest(Part):
 
     pipeline_id: UUID | None = None
     name: Name | None = None
-    command: list[Text] | None = Field(None, min_length=1, max_length=1000, description="No shell.")
+    command: list[Argument] | None = Field(
+        None, min_length=1, max_length=1000, description="Program and arguments; no shell."
+    )
     image: Text | None = None
     resources: Resources = Field(default_factory=Resources)
     features: frozenset[Feature] = frozenset()
     timeout_ms: int = Field(DEFAULT_TIMEOUT_MS, gt=0, le=LONGEST_TIMEOUT_MS)
     retries: int = Field(0, ge=0, le=255)
-    env: dict[VariableName, str] = Field({}, max_length=1000)
+    env: dict[VariableName, Argument] = Field({}, max_length=MOST_VARIABLES)
     secret_refs: list[SecretName] = Field([], max_length=100)
     priority: Priority = 0
 
@@ -64,7 +68,9 @@ class JobRequest(Part):
         if self.pipeline_id is not None:
             of_commands = self.model_fields_set - {"pipeline_id", "name", "priority", "env"}
             if of_commands:
-                raise ValueError(f"the stages of a pipeline say these themselves: {', '.join(of_commands)}")
+                raise ValueError(
+                    f"the stages of a pipeline say these themselves: {', '.join(sorted(of_commands))}"
+                )
         return self
 
     def spec(self) -> JobSpec | None:
@@ -72,7 +78,7 @@ class JobRequest(Part):
         if self.command is None:
             return None
         return JobSpec(
-            name=self.name or self.command[0][:200],
+            name=self.name or _name_of(self.command[0]),
             image=self.image,
             command=self.command,
             resources=self.resources,
@@ -82,6 +88,10 @@ class JobRequest(Part):
             env=self.env,
             secret_refs=self.secret_refs,
         )
+
+
+def _name_of(program: str) -> str:
+    return "".join(filter(str.isprintable, program))[:200] or "command"
 
 
 class JobView(View):
