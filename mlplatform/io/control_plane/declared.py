@@ -66,6 +66,14 @@ def due_jobs(connection: Connection) -> list[RowMapping]:
         .order_by(_schedules.c.due_at)
         .with_for_update(skip_locked=True)
     ).all()
+    # All locks before the first event, which keeps everybody from writing another.
+    wanted = {schedule.pipeline_id for schedule in due}
+    connection.execute(
+        select(_pipelines.c.id)
+        .where(_pipelines.c.id.in_(wanted))
+        .order_by(_pipelines.c.id)
+        .with_for_update(read=True)
+    )
     made = [_job(connection, schedule, schedule.due_at) for schedule in due]
     connection.execute(
         update(_schedules)

@@ -49,7 +49,10 @@ def create(connection: Connection, new: NewJob) -> RowMapping:
     name = new.name or (new.spec.name if new.spec else "")
     if new.pipeline_id is not None:
         pipeline = connection.execute(
-            select(_pipelines).where(_pipelines.c.id == new.pipeline_id, _pipelines.c.deleted_at.is_(None))
+            select(_pipelines)
+            .where(_pipelines.c.id == new.pipeline_id, _pipelines.c.deleted_at.is_(None))
+            # It stays until the job is there.
+            .with_for_update(read=True)
         ).one_or_none()
         if pipeline is None:
             raise NotFound(f"there is no pipeline {new.pipeline_id}")

@@ -76,6 +76,8 @@ schedules = Table(
     _at("due_at"),
     _at("done_at"),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
+    # A trigger of its pipeline: it comes and goes with it.
+    Column("declared", Boolean, nullable=False, server_default=text("false")),
     Column("created_by", Text, nullable=False, server_default=text("''")),
     _at("created_at", now=True),
     _at("updated_at", now=True),
