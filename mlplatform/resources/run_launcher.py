@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
@@ -23,7 +24,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         # A server with a socket is on this machine; of another one, processes cannot be looked at.
-        here = "socket" in json.loads(run.tags.get("dagster/grpc_info", "{}"))
+        here = "socket" in json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
         number = self._process_of(run) if here else None
         if number is None or _lives(number):
             return CheckRunHealthResult(WorkerStatus.RUNNING)

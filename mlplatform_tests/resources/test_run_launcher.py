@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import subprocess
 import time
+from types import SimpleNamespace
 
 import dagster as dg
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.events import EngineEventData
 from dagster._core.launcher import WorkerStatus
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._grpc.types import StartRunResult
 
 from mlplatform.resources.run_launcher import WatchedRunLauncher
 
-HERE = {"dagster/grpc_info": json.dumps({"host": "localhost", "socket": "/gone"})}
-ELSEWHERE = {"dagster/grpc_info": json.dumps({"host": "another", "port": 4000})}
+HERE = SimpleNamespace(host="localhost", port=None, socket="/gone", use_ssl=False)
+_LOCATION = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name=__name__))
+ORIGIN = RemoteJobOrigin(RemoteRepositoryOrigin(_LOCATION, "__repository__"), "nothing")
+_POINTER = RepositoryPythonOrigin("python", ModuleCodePointer(__name__, "nothing", None))
+CODE = JobPythonOrigin("nothing", _POINTER)
+ELSEWHERE = SimpleNamespace(host="another", port=4000, socket=None, use_ssl=False)
 
 
 @dg.job
@@ -22,14 +36,20 @@ def nothing() -> None:
     pass
 
 
-def status(instance: dg.DagsterInstance, process: int | None, tags: dict[str, str]) -> WorkerStatus:
+def status(instance: dg.DagsterInstance, process: int | None, server: SimpleNamespace) -> WorkerStatus:
+    """Of a run that a code server has started as a process."""
     launcher = WatchedRunLauncher()
     launcher.register_instance(instance)
-    run = instance.create_run_for_job(nothing, tags=tags)
+    run = instance.create_run_for_job(nothing, remote_job_origin=ORIGIN, job_code_origin=CODE)
+    started = StartRunResult(success=True, message=None, serializable_error_info=None)
+    server.start_run = lambda _: dg.serialize_value(started)
+    launcher.launch_run_from_grpc_client(instance, run, server)
     if process is not None:
-        started = dg._core.events.EngineEventData.in_process(process)
-        instance.report_engine_event("Started process for run", run, started)
-    return launcher.check_run_worker_health(run).status
+        data = EngineEventData.in_process(process)
+        instance.report_engine_event("Started process for run", run, data)
+    launched = instance.get_run_by_id(run.run_id)
+    assert launched
+    return launcher.check_run_worker_health(launched).status
 
 
 def test_a_run_whose_process_is_gone_has_failed(dagster_instance):
