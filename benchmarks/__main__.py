@@ -26,6 +26,7 @@ NAMES = (
     "pipelines",
     "model_services",
     "feature_services",
+    "control_plane",
 )
 
 

@@ -48,7 +48,7 @@ async def main(asked: dict) -> dict[str, object]:
                 )
                 answer = (await reader.readexactly(length)).decode()
                 closed = b"connection: close" in head
-                if not head.startswith(b"http/1.1 200"):
+                if not head.startswith(b"http/1.1 20"):
                     failed.append(answer[:200])
             except (OSError, asyncio.IncompleteReadError) as error:
                 failed.append(f"{type(error).__name__}: {error}")
