@@ -22,8 +22,8 @@ from mlplatform.control_plane_definitions import definitions_of
 from mlplatform.domain.jobs.specs import JobSpec
 from mlplatform.domain.jobs.states import State
 from mlplatform.io.control_plane import executions, log_lines
-from mlplatform.io.control_plane.run_tags import JOB_TAG
 from mlplatform.io.control_plane.database import Database
+from mlplatform.io.control_plane.run_tags import JOB_TAG
 from mlplatform.settings import Settings
 from mlplatform_tests.control_planes import fresh_database
 from mlplatform_tests.stage_workers import attempts, new_job, status

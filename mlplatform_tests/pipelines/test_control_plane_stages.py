@@ -20,8 +20,8 @@ from mlplatform.control_plane_definitions import defs as location
 from mlplatform.domain.jobs.specs import JobSpec
 from mlplatform.domain.jobs.states import State
 from mlplatform.io.control_plane import executions, jobs, tables
-from mlplatform.io.control_plane.run_tags import JOB_TAG
 from mlplatform.io.control_plane.database import Database, DatabaseUnreachable
+from mlplatform.io.control_plane.run_tags import JOB_TAG
 from mlplatform.settings import Settings
 from mlplatform_tests.control_planes import fresh_database
 from mlplatform_tests.local.processes import eventually
