@@ -16,6 +16,8 @@ from mlplatform.io.control_plane.database import Database
 from mlplatform.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
     from mlplatform.components.control_plane.following import Runner
 
 for _category in (dg.BetaWarning, dg.PreviewWarning, dg.SupersessionWarning):
@@ -39,14 +41,17 @@ def defs() -> dg.Definitions:
         # So that definitions can be validated where nothing runs.
         log.warning("there is nothing of the control plane: %s", error)
         return dg.Definitions()
-    return definitions_of(database, _runner(settings, database))
+    return definitions_of(database, _runner(settings, database), settings)
 
 
-def definitions_of(database: Database, runner: Runner | None = None) -> dg.Definitions:
+def definitions_of(
+    database: Database, runner: Runner | None = None, settings: Settings | None = None
+) -> dg.Definitions:
     """Everything that the database declares.
 
     Args:
         runner: runs the commands instead of workers.
+        settings: those of the process, unless given.
     """
     with database.transaction() as connection:
         if not declared.has_tables(connection):
@@ -56,14 +61,19 @@ def definitions_of(database: Database, runner: Runner | None = None) -> dg.Defin
         schedules = declared.cron_schedules(connection)
     assets: list[dg.AssetsDefinition] = []
     jobs: list[Any] = [command_job(database, runner)]
+    batch: list[dg.Definitions] = []
     for pipeline in pipelines:
         spec = PipelineSpec.model_validate(pipeline["spec"])
         if spec.stages:
             stages, job = pipeline_definitions(database, pipeline, spec, runner)
             assets += stages
             jobs.append(job)
-    named = {job.name for job in jobs}
-    return dg.Definitions(
+        elif spec.yaml is not None:
+            steps = _batch(settings or Settings.load(), pipeline, spec.yaml)
+            batch += [steps] if steps else []
+    runnable = [*jobs, *(job for steps in batch for job in steps.jobs or ())]
+    named = {job.name for job in runnable}
+    commands = dg.Definitions(
         assets=assets,
         jobs=jobs,
         schedules=[
@@ -71,8 +81,17 @@ def definitions_of(database: Database, runner: Runner | None = None) -> dg.Defin
             for schedule in schedules
             if schedule["job_name"] is None or schedule["job_name"] in named
         ],
-        sensors=[one_off_sensor(database, jobs)],
+        sensors=[one_off_sensor(database, runnable)],
     )
+    return dg.Definitions.merge(commands, *batch) if batch else commands
+
+
+def _batch(settings: Settings, pipeline: RowMapping, text: str) -> dg.Definitions | None:
+    # Most have none, and need not wait for what these import.
+    from mlplatform.components.control_plane.yaml_pipelines import batch_definitions
+    from mlplatform.definitions import executor_for
+
+    return batch_definitions(settings, pipeline, text, executor_for(settings.executor))
 
 
 def _runner(settings: Settings, database: Database) -> Runner | None:

@@ -155,6 +155,12 @@ class Settings:
         return self.variables.get("MLPLATFORM_CONTROL_PLANE_SCHEMA") or "control_plane"
 
     @property
+    def project_directory(self) -> Path:
+        """The project of batch pipelines whose profile, `lib/` and data YAML from the API stands on."""
+        value = self.variables.get("MLPLATFORM_PROJECT_DIRECTORY")
+        return Path(value).absolute() if value else Path(__file__).parent / "defs" / "churn"
+
+    @property
     def dagit_url(self) -> str:
         """Where Dagit answers."""
         return self.variables.get("MLPLATFORM_DAGIT_URL", "http://127.0.0.1:3000").rstrip("/")
@@ -168,6 +174,11 @@ class Settings:
     def jwt_previous_key(self) -> str | None:
         """The one before, whose tokens are taken until they expire."""
         return self.variables.get("MLPLATFORM_JWT_PREVIOUS_KEY") or None
+
+    @property
+    def webhook_key(self) -> str | None:
+        """The secret from which those of webhooks are made; None leaves it to the data directory."""
+        return self.variables.get("MLPLATFORM_WEBHOOK_KEY") or None
 
     @property
     def authentication_required(self) -> bool:

@@ -9,8 +9,6 @@ import dagster as dg
 from mlplatform.domain.batch.manifest import Manifest
 
 PIPELINE_TAG = "mlplatform/pipeline"
-# As Airflow has them, to which the same pipeline may be given.
-CRON = {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *"}
 PERIODS = {
     "hourly": timedelta(hours=1),
     "daily": timedelta(days=1),
@@ -32,14 +30,14 @@ def job_of(manifest: Manifest):
 
 def schedule_of(manifest: Manifest) -> dg.ScheduleDefinition | None:
     """The schedule of the pipeline's cadence, in UTC; none without a cadence."""
-    cadence = manifest.pipeline.deployment.cadence
-    if cadence is None:
+    deployment = manifest.pipeline.deployment
+    if deployment.cron is None:
         return None
     return dg.ScheduleDefinition(
-        name=f"{manifest.name}_{cadence}",
+        name=f"{manifest.name}_{deployment.cadence}",
         job_name=manifest.name,
-        cron_schedule=CRON[cadence],
+        cron_schedule=deployment.cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Runs {manifest.name} {cadence}.",
+        description=f"Runs {manifest.name} {deployment.cadence}.",
     )

@@ -10,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 ProblemType = Literal["binary_classification", "multiclass_classification", "regression"]
 Cadence = Literal["hourly", "daily", "weekly", "monthly"]
+# As Airflow has them, to which the same pipeline may be given.
+CRON = {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0", "monthly": "0 0 1 * *"}
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[
     str,
@@ -83,6 +85,11 @@ class Deployment(Block):
     cadence: Cadence | None = Field(
         default=None, description="Its schedule; without one, it runs when launched."
     )
+
+    @property
+    def cron(self) -> str | None:
+        """When it is due, in UTC."""
+        return CRON[self.cadence] if self.cadence else None
 
 
 class PointInTime(Block):

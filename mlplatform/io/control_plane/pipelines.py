@@ -29,9 +29,13 @@ def create(
     """
     Args:
         crons: when it is run by itself, in UTC; None: as its triggers say.
+
+    Raises:
+        Conflict: it is YAML, and there is one of its name, which its assets have too.
     """
     id_ = uuid.uuid4()
     slug = slugs.take(connection, _pipelines, slugs.slug_of(spec.name, "pipeline"))
+    _be_the_only_one(connection, spec, id_)
     values = {"id": id_, "name": spec.name, "slug": slug, "spec": _json(spec), "created_by": created_by}
     connection.execute(insert(_pipelines).values(values))
     row = get(connection, id_)
@@ -61,12 +65,15 @@ def replace(
 
     Raises:
         NotFound: there is no such pipeline, or no more.
+        Conflict: as of `create`.
     """
     # What runs schedules locks them before their pipelines.
     schedules.declared_of(connection, pipeline_id)
     before = _locked(connection, pipeline_id)
     if before["spec"] == _json(spec):
         return before
+    slugs.lock(connection, _pipelines)
+    _be_the_only_one(connection, spec, pipeline_id)
     connection.execute(
         update(_pipelines)
         .where(_pipelines.c.id == pipeline_id)
@@ -108,6 +115,20 @@ def _locked(connection: Connection, pipeline_id: uuid.UUID) -> RowMapping:
     if found is None:
         raise NotFound(f"there is no pipeline {pipeline_id}")
     return found
+
+
+def _be_the_only_one(connection: Connection, spec: PipelineSpec, pipeline_id: uuid.UUID) -> None:
+    if spec.yaml is None:
+        return
+    others = view().where(
+        _pipelines.c.name == spec.name,
+        _pipelines.c.spec["yaml"].astext.is_not(None),
+        _pipelines.c.id != pipeline_id,
+    )
+    if other := connection.execute(others).first():
+        raise Conflict(
+            f"pipeline {other.id} has the project's name {spec.name}: change that one, or the name"
+        )
 
 
 def _keep_schedules(connection: Connection, row: RowMapping, crons: Sequence[str]) -> None:

@@ -23,15 +23,17 @@ def slug_of(name: str, otherwise: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", plain)[:LONGEST].strip("_") or otherwise
 
 
-def take(connection: Connection, table: Table, base: str) -> str:
-    """The first of `base`, `base_2`, `base_3`… that no row of the table has, nor had.
-
-    Nobody else takes one until the transaction ends.
-    """
+def lock(connection: Connection, table: Table) -> None:
+    """Nobody else names a row of the table until the transaction ends."""
     connection.execute(
         text("SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || :table, 3))"),
         {"table": table.name},
     )
+
+
+def take(connection: Connection, table: Table, base: str) -> str:
+    """The first of `base`, `base_2`, `base_3`… that no row of the table has, nor had."""
+    lock(connection, table)
     slug = table.c.slug
     numbered = slug.regexp_match(f"^{re.escape(base)}_[0-9]+$")
     taken = set(connection.scalars(select(slug).where(or_(slug == base, numbered))))

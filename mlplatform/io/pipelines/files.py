@@ -113,11 +113,17 @@ class Files:
 
     root: Path
     problems: list[Problem] = field(default_factory=list)
+    _size: int = 0
 
     def read(self, path: Path) -> Node | None:
         """The file with its `!include`s; None if it cannot be read at all."""
         self._size = 0
         return self._file(path, (), ())
+
+    def parse(self, content: str, name: str) -> Node | None:
+        """A text that is no file; None if it cannot be read at all."""
+        self._size = 0
+        return self._content(content, _Reader(self, None, name, ()), ())
 
     def name(self, path: Path) -> str:
         """As problems name it: relative to the project."""
@@ -136,7 +142,10 @@ class Files:
                 Place(whole.file, line, 1).problem("", "is not UTF-8 text", "save it as UTF-8")
             )
             return None
-        reader = _Reader(self, path, whole.file, including)
+        return self._content(content, _Reader(self, path, whole.file, including), at)
+
+    def _content(self, content: str, reader: _Reader, at: PathOf) -> Node | None:
+        whole = Place(reader.file)
         loader = None
         try:
             if line := _too_deep(content):
@@ -167,7 +176,8 @@ class _Reader:
     """Turns one file's nodes of PyYAML into ours."""
 
     files: Files
-    path: Path
+    # None: it is no file, and may include none.
+    path: Path | None
     file: str
     including: tuple[Path, ...]
     open_: set[int] = field(default_factory=set)
@@ -259,6 +269,9 @@ class _Reader:
         return Node(value, place, key)
 
     def _include(self, node: yaml.Node, at: PathOf, place: Place, key: Place | None) -> Node | None:
+        if self.path is None:
+            self._problem(place, at, "!include is for files of a project", "write the block here")
+            return None
         if not isinstance(node, yaml.ScalarNode) or not node.value:
             self._problem(place, at, "!include needs the path of a file")
             return None
@@ -363,6 +376,19 @@ def read(root: Path, path: Path) -> Node:
     """
     files = Files(root.resolve())
     node = files.read(path if path.is_absolute() else files.root / path)
+    if files.problems or node is None:
+        raise InvalidProject(files.problems)
+    return node
+
+
+def parse(content: str, name: str) -> Node:
+    """A text that is no file; problems call it `name`.
+
+    Raises:
+        InvalidProject: it is wrong in itself.
+    """
+    files = Files(Path())
+    node = files.parse(content, name)
     if files.problems or node is None:
         raise InvalidProject(files.problems)
     return node

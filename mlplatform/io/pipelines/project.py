@@ -17,7 +17,8 @@ from mlplatform.domain.batch.problems import InvalidProject, Problem, did_you_me
 from mlplatform.domain.batch.profile import Profile
 from mlplatform.domain.batch.rules import Finding, broken_profile_rules, broken_rules
 from mlplatform.io.pipelines import references
-from mlplatform.io.pipelines.files import Node, Place, read, read_pipeline
+from mlplatform.io.pipelines.files import Node, Place, parse, read, read_pipeline
+from mlplatform.io.pipelines.secrets import PLACEHOLDER
 from mlplatform.io.pipelines.structure import Read, read_as
 from mlplatform.io.pipelines.target_plugins import TargetPlugins
 from mlplatform.io.pipelines.templates import Templates, is_template
@@ -25,6 +26,8 @@ from mlplatform.settings import Settings
 
 PIPELINES = "pipelines"
 PROFILES = "profiles.yaml"
+# What problems call a pipeline that is in no file.
+TEXT = "pipeline.yaml"
 
 
 class Checked(NamedTuple):
@@ -66,6 +69,35 @@ class Project:
     def names(self) -> list[str]:
         """Names of the pipelines; a file whose name begins with _ is a part of others."""
         return [path.stem for path in self._files() if not path.stem.startswith("_")]
+
+    def declare(self, text: str) -> str:
+        """Adds a pipeline that is in no file, from somebody who may know less than this machine does.
+
+        So its text is whole: of templates, it may have those of secrets, which are known when a step runs.
+
+        Returns:
+            The pipeline's name, as the text has it.
+
+        Raises:
+            InvalidProject: with all problems of the text.
+        """
+        node = parse(text, TEXT)
+        problems = [
+            below.place.problem(
+                path, "is a template", "write the value; only {{ secret('NAME') }} is known here"
+            )
+            for path, below in node.walk()
+            if is_template(below.value) and not PLACEHOLDER.fullmatch(below.value)
+        ]
+        outcome = read_as(Pipeline, node)
+        name = outcome.model.name if outcome.model else ""
+        if outcome.model and (self.root / PIPELINES / f"{name}.yaml").is_file():
+            place = node.nearest(("project", "name"))[0].place
+            message = f"the project has a pipeline {name} of its own"
+            problems.append(place.problem(("project", "name"), message, "take another name"))
+        checked = self._judged(node, outcome, problems)
+        self._pipelines[name] = checked
+        return name
 
     def pipeline(self, name: str) -> Pipeline:
         """Raises InvalidProject with all problems of the pipeline's files."""
@@ -165,17 +197,25 @@ class Project:
         templates = Templates(self.settings.variables, self.variables)
         node = templates.render(read_pipeline(self.root, path))
         outcome = read_as(Pipeline, node, frozenset(templates.failed), more_keys=("base_pipeline",))
-        problems = templates.problems + outcome.problems
+        problems = templates.problems
+        if (
+            (pipeline := outcome.model)
+            and pipeline.name != name
+            and not outcome.is_wrong(("project", "name"))
+        ):
+            place = node.nearest(("project", "name"))[0].place
+            message = f"is {pipeline.name!r}, but the file is {name}.yaml"
+            remedy = f"write name: {name}, or rename the file to {pipeline.name}.yaml"
+            problems.append(place.problem(("project", "name"), message, remedy))
+        return self._judged(node, outcome, problems)
+
+    def _judged(self, node: Node, outcome: Read[Pipeline], problems: list[Problem]) -> Checked:
+        problems = problems + outcome.problems
         warnings: list[Problem] = []
         if pipeline := outcome.model:
             named = references.of_pipeline(pipeline, self.root)
             problems += _placed(node, outcome, [*broken_rules(pipeline), *named.problems])
             warnings = _placed(node, outcome, named.warnings)
-            if pipeline.name != name and not outcome.is_wrong(("project", "name")):
-                place = node.nearest(("project", "name"))[0].place
-                message = f"is {pipeline.name!r}, but the file is {name}.yaml"
-                remedy = f"write name: {name}, or rename the file to {pipeline.name}.yaml"
-                problems.append(place.problem(("project", "name"), message, remedy))
         if problems or pipeline is None:
             raise InvalidProject(problems)
         return Checked(pipeline, warnings)

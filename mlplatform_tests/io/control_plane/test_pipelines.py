@@ -145,3 +145,26 @@ def test_whoever_deletes_while_another_runs_leaves_no_job_without_its_pipeline(d
         for id_ in [make(database) for _ in range(10)]:
             ran, deleted = pool.submit(run, id_), pool.submit(delete, id_)
             assert ran.result() != deleted.result()
+
+
+def test_two_pipelines_of_yaml_do_not_have_one_name_as_they_would_have_the_same_assets(
+    database: Database,
+) -> None:
+    yaml = PipelineSpec.model_validate({"name": "churn", "yaml": "project: …"})
+    make(database, "churn")
+
+    def declare(_: int) -> uuid.UUID | None:
+        try:
+            with database.transaction() as connection:
+                return pipelines.create(connection, yaml)["id"]
+        except Conflict:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        (made,) = filter(None, pool.map(declare, range(4)))
+    other = make(database, "other", stages=[], yaml="project: …")
+    with pytest.raises(Conflict, match="has the project's name churn"), database.transaction() as connection:
+        pipelines.replace(connection, other, yaml)
+    with database.transaction() as connection:
+        pipelines.delete(connection, made)
+        pipelines.replace(connection, other, yaml)

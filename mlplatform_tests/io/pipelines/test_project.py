@@ -349,3 +349,48 @@ print(sorted(heavy & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_text_that_is_no_file_is_a_pipeline_of_the_project(seed) -> None:
+    project = load(seed)
+    assert project.declare(MINIMAL) == "small"
+    assert project.compile("small").name == "small"
+    assert "small" not in project.names()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "path", "message"),
+    [
+        ("name: small", "owner: \"{{ env_var('HOME') }}\", name: small", "project.owner", "is a template"),
+        (
+            "project: ",
+            "deployment: !include ../profiles.yaml\nproject: ",
+            "deployment",
+            "!include is for files",
+        ),
+        ("name: small", "ownr: me, name: small", "project.ownr", "no such key"),
+        ("project: ", "base_pipeline: small\nproject: ", "base_pipeline", "no such key"),
+        (
+            "small",
+            "training_churn_model_v1",
+            "project.name",
+            "the project has a pipeline training_churn_model_v1",
+        ),
+        ("training:", "training:\n  training:", "", ""),
+        ("project: ", "- project: ", "", "is no YAML"),
+    ],
+)
+def test_a_text_knows_nothing_of_this_machine(seed, before: str, after: str, path: str, message: str) -> None:
+    assert before in MINIMAL
+    with pytest.raises(InvalidProject) as told:
+        load(seed).declare(MINIMAL.replace(before, after, 1))
+    problem = told.value.problems[0]
+    assert problem.file == "pipeline.yaml"
+    assert problem.path.startswith(path)
+    assert problem.message.startswith(message)
+    assert problem.line > 0
+
+
+def test_a_text_may_ask_for_secrets(seed) -> None:
+    text = MINIMAL.replace("name: small", "owner: \"{{ secret('OWNER') }}\", name: small")
+    assert load(seed).declare(text) == "small"
