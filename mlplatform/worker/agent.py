@@ -31,6 +31,7 @@ from mlplatform.io.control_plane.job_rows import Conflict
 from mlplatform.local.directory import acquire
 from mlplatform.settings import Settings, is_locked
 from mlplatform.worker.execution import Execution, Limits, Workshop
+from mlplatform.worker.listener import listener
 from mlplatform.worker.pulse import Pulse, now
 
 log = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ class Worker:
         # What it raises when it is cancelled while the database is away is not CancelledError.
         while not self._draining.is_set():
             try:
-                app = queue.listener(self._database, self._execute)
+                app = listener(self._database, self._execute)
                 async with app.open_async():
                     await app.run_worker_async(
                         queues=[queue.name_of(self._id)],

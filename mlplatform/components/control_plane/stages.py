@@ -95,8 +95,10 @@ def _asset(
 
 def _adopted(context: dg.OpExecutionContext, database: Database, pipeline_id: uuid.UUID) -> uuid.UUID:
     """The job of a run that a person started in Dagit; all its steps find the same one."""
+    chosen = context.run.asset_selection
+    stages = {key.path[-1] for key in chosen} if chosen else None
     with database.transaction() as connection:
-        job_id = jobs.adopt(connection, context.run_id, pipeline_id)["id"]
+        job_id = jobs.adopt(connection, context.run_id, pipeline_id, stages)["id"]
     # So that a run by which Dagster replaces this one finds it too, as does whoever compares runs and jobs.
     context.instance.add_run_tags(context.run_id, {JOB_TAG: str(job_id)})
     return job_id

@@ -168,11 +168,11 @@ def finish(
     _end(connection, job, execution, status, exit_code, reason, message)
 
 
-def lose(connection: Connection, execution_id: uuid.UUID, worker_id: uuid.UUID, message: str) -> bool:
+def lose(connection: Connection, execution_id: uuid.UUID, worker_id: uuid.UUID | None, message: str) -> bool:
     """Its worker is heard no more: the lease is void, and once another worker is to run it again.
 
     Returns:
-        False if the worker does not have it any more.
+        False if the worker (None: a pod) does not have it any more.
     """
     job, execution = _locked_execution(connection, execution_id)
     if execution.worker_id != worker_id or State(execution.status) in TERMINAL:
@@ -199,7 +199,7 @@ def _replace(
     connection: Connection,
     job: Row[Any],
     execution: Row[Any],
-    worker_id: uuid.UUID,
+    worker_id: uuid.UUID | None,
     reason: Reason,
     message: str,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -28,6 +28,8 @@ class NewJob:
     pipeline_id: uuid.UUID | None = None
     name: str = ""
     priority: int = 0
+    # Of the pipeline, those that are run; None: all of them.
+    stages: Collection[str] | None = None
     # For all stages, over those of the pipeline.
     environment: Mapping[str, str] = field(default_factory=dict)
     schedule_id: uuid.UUID | None = None
@@ -60,7 +62,11 @@ def create(connection: Connection, new: NewJob) -> RowMapping:
         by_dagster = declared.yaml is not None
         name = name or pipeline.name
         environment = {**declared.environment, **new.environment}
-        stages = [stage.spec(environment) for stage in in_order(declared.stages)]
+        stages = [
+            stage.spec(environment)
+            for stage in in_order(declared.stages)
+            if new.stages is None or stage.name in new.stages
+        ]
     id_ = uuid.uuid4()
     connection.execute(
         insert(_jobs).values(
@@ -149,8 +155,13 @@ def fail(connection: Connection, job_id: uuid.UUID, round_: int, reason: str, me
     return True
 
 
-def adopt(connection: Connection, run_id: str, pipeline_id: uuid.UUID) -> RowMapping:
+def adopt(
+    connection: Connection, run_id: str, pipeline_id: uuid.UUID, stages: Collection[str] | None = None
+) -> RowMapping:
     """The job of a run that was started from Dagit; it is made by whichever step asks first.
+
+    Args:
+        stages: those that the run materializes; None: all of them.
 
     Raises:
         NotFound: there is no such pipeline.
@@ -160,7 +171,9 @@ def adopt(connection: Connection, run_id: str, pipeline_id: uuid.UUID) -> RowMap
     )
     found = connection.execute(select(_jobs).where(_jobs.c.run_id == run_id)).mappings().one_or_none()
     if found is None:
-        job = create(connection, NewJob(pipeline_id=pipeline_id, run_id=run_id, created_by="dagit"))
+        job = create(
+            connection, NewJob(pipeline_id=pipeline_id, stages=stages, run_id=run_id, created_by="dagit")
+        )
         move(connection, locked(connection, job["id"]), State.SCHEDULED)
         found = get(connection, job["id"])
     return found

@@ -1,22 +1,25 @@
-"""The queue that brings executions to their workers: procrastinate's, in the control plane's own tables."""
+"""The queue that brings executions to their workers: procrastinate's, in the control plane's own tables.
+
+Here it is spoken to in SQL, by the functions that it makes for this: who gives work needs none of its code,
+which is the workers' (`mlplatform.worker.listener`).
+"""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
 
-from procrastinate import App, JobContext, PsycopgConnector, SyncPsycopgConnector
-from procrastinate.connector import Notify
-from procrastinate.exceptions import ConnectorException
 from sqlalchemy import Connection, text
 
-from mlplatform.io.control_plane.database import Database
-
 TASK = "execute"
-SECONDS_TO_LISTEN_AGAIN = 1
-# Never opened: what is given goes through the connection of a transaction.
-_app = App(connector=SyncPsycopgConnector())
+
+_GIVE = text(
+    """
+    SELECT (procrastinate_defer_jobs_v1(ARRAY[ROW(
+        :queue, :task, :priority, NULL, NULL, CAST(:arguments AS jsonb), NULL
+    )::procrastinate_job_to_defer_v1]))[1]
+    """
+)
 
 
 def name_of(worker_id: uuid.UUID) -> str:
@@ -29,12 +32,16 @@ def give(
     connection: Connection, worker_id: uuid.UUID, execution_id: uuid.UUID, lease: uuid.UUID, priority: int
 ) -> int:
     """Brings an execution to a worker, when the transaction is kept; returns the number of the entry."""
-    return _app.configure_task(
-        TASK,
-        queue=name_of(worker_id),
-        priority=priority,
-        connection=connection.connection.driver_connection,
-    ).defer(execution_id=str(execution_id), lease=str(lease))
+    arguments = {"execution_id": str(execution_id), "lease": str(lease)}
+    return connection.execute(
+        _GIVE,
+        {
+            "queue": name_of(worker_id),
+            "task": TASK,
+            "priority": priority,
+            "arguments": json.dumps(arguments),
+        },
+    ).scalar_one()
 
 
 def withdraw(connection: Connection, entry: int) -> None:
@@ -47,25 +54,3 @@ def forget(connection: Connection, worker_id: uuid.UUID) -> None:
     connection.execute(
         text("DELETE FROM procrastinate_jobs WHERE queue_name = :queue"), {"queue": name_of(worker_id)}
     )
-
-
-class _Connector(PsycopgConnector):
-    """One that hears of entries again after the database was away, and not only sees them now and then."""
-
-    async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
-        while True:
-            try:
-                await super().listen_notify(on_notification, channels)
-            except ConnectorException:
-                await asyncio.sleep(SECONDS_TO_LISTEN_AGAIN)
-
-
-def listener(database: Database, execute: Callable[[JobContext, str, str], Awaitable[None]]) -> App:
-    """The application of a worker, which awaits `execute(context, execution_id, lease)` for each entry."""
-    app = App(
-        connector=_Connector(
-            conninfo=database.conninfo, kwargs=database.arguments, min_size=1, max_size=2, timeout=5
-        )
-    )
-    app.task(name=TASK, pass_context=True)(execute)
-    return app
