@@ -239,6 +239,33 @@ events = Table(
     UniqueConstraint("job_id", "sequence", name="events_of_a_job"),
 )
 
+# Their secrets are in no table: they are made of a key and what is here.
+webhooks = Table(
+    "webhooks",
+    METADATA,
+    _id(),
+    Column("url", Text, nullable=False),
+    # Types of events, also `job.*`; none: all.
+    Column("types", ARRAY(Text), nullable=False),
+    # Counts how often the secret was changed.
+    Column("secret_number", Integer, nullable=False, server_default=text("1")),
+    # Until then the secret before signs too.
+    _at("both_secrets_until"),
+    # Id of the newest event that was delivered, or passed over.
+    Column("position", BigInteger, nullable=False),
+    # Since the last success.
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    _at("failing_since"),
+    Column("trouble", Text),
+    _at("next_attempt_at"),
+    _at("delivered_at"),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("created_by", Text, nullable=False, server_default=text("''")),
+    _at("created_at", now=True),
+    _at("updated_at", now=True),
+    Index("webhooks_in_order", "created_at", "id"),
+)
+
 idempotency_keys = Table(
     "idempotency_keys",
     METADATA,

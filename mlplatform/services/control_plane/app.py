@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 
 from mlplatform.io.control_plane.dagster_graphql import Dagster
 from mlplatform.io.control_plane.database import Database
+from mlplatform.io.control_plane.events import CHANNEL
 from mlplatform.io.control_plane.executions import LeaseLost
 from mlplatform.io.control_plane.job_rows import ENDED, LAUNCHING, PLACING, Conflict, NotFound
 from mlplatform.io.control_plane.pages import InvalidCursor
@@ -26,6 +27,7 @@ from mlplatform.services.control_plane import (
     executions,
     jobs,
     users,
+    webhooks,
     workers,
 )
 from mlplatform.services.control_plane.accounts import Accounts
@@ -33,6 +35,7 @@ from mlplatform.services.control_plane.audit import Audited
 from mlplatform.services.control_plane.bell import Bell
 from mlplatform.services.control_plane.bodies import JsonBodies
 from mlplatform.services.control_plane.browsers import BrowserGuard
+from mlplatform.services.control_plane.delivering import Delivery, webhook_publishers
 from mlplatform.services.control_plane.duties import Duty
 from mlplatform.services.control_plane.launching import Launcher
 from mlplatform.services.control_plane.metrics import ControlPlaneCollector
@@ -69,7 +72,7 @@ def application(settings: Settings) -> FastAPI:
     app.state.dagit_url = settings.dagit_url
     for error, status in STATUS.items():
         app.add_exception_handler(error, _refusal(status))
-    for module in (auth, users, audit, jobs, executions, workers, events):
+    for module in (auth, users, audit, jobs, executions, workers, events, webhooks):
         app.include_router(module.router)
 
     @app.get("/health", tags=["operation"])
@@ -94,11 +97,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(database.migrate)
     await run_in_threadpool(app.state.authority.prepare, lambda said: click.echo(said, err=True))
     dagster = Dagster(app.state.dagit_url)
+    delivery = Delivery(database, webhook_publishers(app.state.settings))
     app.state.bell = bell = Bell(database)
     app.state.end_streams = bell.stop
     app.state.duties = duties = [
         Duty("placing", database, lambda: (expire(database), place_waiting(database)), [PLACING, ENDED]),
         Duty("launching", database, Launcher(database, dagster).round, [LAUNCHING, ENDED]),
+        Duty("delivering", database, delivery.round, [CHANNEL]),
     ]
     collector = ControlPlaneCollector(database, duties)
     app.state.registry.register(collector)
@@ -113,6 +118,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             duty.stop()
         for duty in duties:
             await run_in_threadpool(duty.join)
+        await run_in_threadpool(delivery.close)
         dagster.close()
         await run_in_threadpool(database.close)
 
