@@ -161,6 +161,11 @@ class Settings:
         return Path(value).absolute() if value else Path(__file__).parent / "defs" / "churn"
 
     @property
+    def job_history_days(self) -> int:
+        """How long a job is kept that has ended."""
+        return self._count("MLPLATFORM_JOB_HISTORY_DAYS", 90, least=1, most=36_500)
+
+    @property
     def dagit_url(self) -> str:
         """Where Dagit answers."""
         return self.variables.get("MLPLATFORM_DAGIT_URL", "http://127.0.0.1:3000").rstrip("/")

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import psycopg
 
-from mlplatform.errors import TransientError
+from mlplatform.errors import PlatformError
 from mlplatform.io.control_plane.database import Database
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Duty:
                         self._lead(connection)
                     else:
                         self._say(None)
-            except TransientError as error:
+            except PlatformError as error:
                 self._say(str(error))
             except Exception:
                 log.exception("%s failed, and goes on", self.name)
