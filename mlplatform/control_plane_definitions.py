@@ -89,7 +89,7 @@ def definitions_of(
 def _batch(settings: Settings, pipeline: RowMapping, text: str) -> dg.Definitions | None:
     # Most have none, and need not wait for what these import.
     from mlplatform.components.control_plane.yaml_pipelines import batch_definitions
-    from mlplatform.definitions import executor_for
+    from mlplatform.resources.executors import executor_for
 
     return batch_definitions(settings, pipeline, text, executor_for(settings.executor))
 

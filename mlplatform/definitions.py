@@ -8,22 +8,14 @@ from pathlib import Path
 import dagster as dg
 
 import mlplatform.defs
+from mlplatform.resources.executors import executor_for
 from mlplatform.resources.io_managers import FrameIOManager, SnapshotIOManager, TableIOManager
 from mlplatform.resources.stores import Stores
-from mlplatform.settings import Executor, Settings
+from mlplatform.settings import Settings
 
 # Dagster would warn of parts that we use, and pin, in some hundred lines at each load.
 for _category in (dg.BetaWarning, dg.PreviewWarning, dg.SupersessionWarning):
     warnings.filterwarnings("ignore", category=_category)
-
-
-def executor_for(executor: Executor) -> dg.ExecutorDefinition:
-    """How the steps of a run are executed: in its process, in processes, or each in its own pod."""
-    if executor == "kubernetes":
-        from dagster_k8s import k8s_job_executor
-
-        return k8s_job_executor
-    return dg.multiprocess_executor if executor == "multiprocess" else dg.in_process_executor
 
 
 def resources() -> dict[str, object]:
