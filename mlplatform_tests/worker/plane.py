@@ -1,10 +1,11 @@
-"""A control plane without its API: what is made is released at once, and placed on workers that are processes."""
+"""A control plane without its API: what is made is released at once, and placed on real workers."""
 
 from __future__ import annotations
 
 import json
 import signal
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -20,13 +21,30 @@ from mlplatform.domain.jobs.states import TERMINAL, State
 from mlplatform.errors import TransientError
 from mlplatform.io.control_plane import executions, jobs, log_lines, tables, workers
 from mlplatform.io.control_plane.database import Database
+from mlplatform.io.control_plane.job_rows import Conflict
 from mlplatform.settings import Settings
 from mlplatform_tests.control_planes import fresh_database
 from mlplatform_tests.local.processes import COMMAND, environment, eventually, lives
 
 SECONDS = 30
 TIMEOUT_SECONDS = 2
-PYTHON = "/usr/bin/env", "python3", "-c"
+PYTHON = sys.executable, "-I", "-S", "-c"
+# Prints the processes that it consists of: one that heeds no SIGTERM, and one that has left its group and
+# its parent.
+STUBBORN = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.write(writing, b"%d" % os.getpid())
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+print(os.getpid(), int(os.read(reading, 100)), flush=True)
+time.sleep(1000)
+"""
 
 
 class WorkerProcess:
@@ -110,13 +128,36 @@ class Plane:
         finally:
             made.kill()
 
-    def job(self, *command: str, **spec: Any) -> uuid.UUID:
+    def job(
+        self,
+        *command: str,
+        traceparent: str | None = None,
+        bootstrap: Mapping[str, str] | None = None,
+        **spec: Any,
+    ) -> uuid.UUID:
         """One whose only stage is released."""
         declared = JobSpec.model_validate({"name": "job", "command": list(command), **spec})
         with self.database.transaction() as connection:
-            job = jobs.create(connection, jobs.NewJob(spec=declared))
-            executions.release(connection, job["id"], jobs.COMMAND)
+            job = jobs.create(connection, jobs.NewJob(spec=declared, traceparent=traceparent))
+            executions.release(connection, job["id"], jobs.COMMAND, bootstrap)
         return job["id"]
+
+    def retry(self, job_id: uuid.UUID) -> None:
+        """What a step does whose execution has failed, if the job has not."""
+        with self.database.transaction() as connection, suppress(Conflict):
+            executions.release(connection, job_id, jobs.COMMAND)
+
+    def cancel(self, job_id: uuid.UUID) -> None:
+        with self.database.transaction() as connection:
+            jobs.cancel(connection, job_id)
+
+    def answers(self) -> bool:
+        """Whether the database is there."""
+        try:
+            with self.database.transaction():
+                return True
+        except TransientError:
+            return False
 
     def status(self, job_id: uuid.UUID) -> str:
         with self.database.transaction() as connection:
@@ -139,9 +180,14 @@ class Plane:
         return [(line["stream"], line["text"]) for line in kept]
 
     def said(self, job_id: uuid.UUID, attempt: int = -1, seconds: float = SECONDS) -> str:
-        """The first line of an attempt, which is waited for."""
-        assert eventually(lambda: self.lines(self.attempts(job_id)[attempt]), seconds)
-        return self.lines(self.attempts(job_id)[attempt])[0][1]
+        """The first line of an attempt (its newest unless told), which is waited for."""
+
+        def lines() -> list[tuple[str, str]]:
+            attempts = self.attempts(job_id)
+            return self.lines(attempts[attempt]) if len(attempts) > attempt else []
+
+        assert eventually(lambda: bool(lines()), seconds), self.attempts(job_id)
+        return lines()[0][1]
 
     def artefacts(self, attempt: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         artefact = tables.artefacts
@@ -160,8 +206,8 @@ def plane(settings: Settings) -> Iterator[Plane]:
             made.close()
 
 
-def dead(pid: int, seconds: float = SECONDS) -> float:
-    """How long it took until the process was dead."""
+def all_dead(processes: str, seconds: float = SECONDS) -> float:
+    """How long it took until they were; their numbers are what STUBBORN prints."""
     asked = time.monotonic()
-    assert eventually(lambda: not lives(pid), seconds), pid
+    assert eventually(lambda: not any(lives(int(each)) for each in processes.split()), seconds), processes
     return time.monotonic() - asked
