@@ -30,6 +30,7 @@ from mlplatform.io.control_plane.executions import LeaseLost
 from mlplatform.io.control_plane.job_rows import Conflict
 from mlplatform.local.directory import acquire
 from mlplatform.settings import Settings, is_locked
+from mlplatform.worker import machine
 from mlplatform.worker.execution import Execution, Limits, Workshop
 from mlplatform.worker.listener import listener
 from mlplatform.worker.pulse import Pulse, now
@@ -104,6 +105,7 @@ class Worker:
             DatabaseUnreachable: it cannot register.
             WorkerLost: it was silent for so long that it is given up.
         """
+        machine.keep_to_itself()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_end)

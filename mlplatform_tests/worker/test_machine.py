@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,25 @@ def group(monkeypatch: pytest.MonkeyPatch) -> str:
     inside = {Path("/proc/self/cgroup"): "1:cpu:/ignored\n0::/slice/unit\n"}
     monkeypatch.setattr(machine, "_text", lambda path: inside.get(path) or real(path))
     return "slice/unit"
+
+
+def test_a_process_that_keeps_to_itself_is_not_read_by_others_of_its_user() -> None:
+    code = """
+import ctypes, os, subprocess
+from mlplatform.worker import machine
+if os.geteuid() == 0:
+    os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+# As after a start as that user.
+ctypes.CDLL(None).prctl(machine.PR_SET_DUMPABLE, 1, 0, 0, 0)
+def seen():
+    return b"canary" in subprocess.run(["cat", f"/proc/{os.getpid()}/environ"], capture_output=True).stdout
+before = seen()
+machine.keep_to_itself()
+print(before, seen())
+"""
+    variables = {"CANARY": "canary", "PATH": "/usr/bin:/bin"}
+    said = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+    assert said.stdout == "True False\n", said.stderr
 
 
 def test_without_limits_it_is_the_whole_machine(tmp_path: Path, group: str) -> None:

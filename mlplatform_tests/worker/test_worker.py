@@ -9,7 +9,10 @@ import time
 import uuid
 from pathlib import Path
 
-from mlplatform.io.control_plane import workers
+import pytest
+
+from mlplatform.io.control_plane import events, executions, queue, workers
+from mlplatform.io.control_plane.database import Database, DatabaseUnreachable
 from mlplatform.local.directory import StackDirectory
 from mlplatform.local.stack import RunningStack
 from mlplatform_tests.io.control_plane.histories import check
@@ -174,6 +177,39 @@ def test_a_job_outlives_the_database(control_plane: Plane, stack: RunningStack) 
         control_plane.cancel(again)
         assert all_dead(processes) < AT_ONCE
         assert worker.end() == 0
+
+
+def test_a_worker_that_is_stopped_in_a_transaction_holds_up_nobody(
+    control_plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The events of all jobs wait for one lock: whoever has it and says nothing more is cut off."""
+    monkeypatch.setattr("mlplatform.io.control_plane.database.IDLE_SECONDS", 1)
+    stopped = Database(control_plane.settings.database_url, control_plane.database.schema)
+
+    def transaction() -> None:
+        with stopped.transaction() as connection:
+            events.write(connection, "test", {})
+            began = time.monotonic()
+            assert control_plane.ended(control_plane.job("true"))["status"] == "Success"
+            assert 0.5 < time.monotonic() - began < 3
+            events.write(connection, "test", {})
+
+    with control_plane.worker("a"), pytest.raises(DatabaseUnreachable):
+        transaction()
+    stopped.close()
+
+
+def test_what_a_worker_has_and_does_not_run_it_gives_back(control_plane: Plane) -> None:
+    """Its queue's entry was lost; nobody else would find out as long as the worker lives."""
+    with control_plane.worker("a") as worker:
+        job = control_plane.job("true", features=["none"])
+        [waiting] = control_plane.attempts(job)
+        with control_plane.database.transaction() as connection:
+            given = executions.schedule(connection, waiting["id"], id_of(worker))
+            assert given
+            queue.withdraw(connection, given.queue_entry)
+        assert eventually(lambda: control_plane.attempts(job)[0]["status"] == "Failed", TIMEOUT_SECONDS)
+        assert [each["reason"] for each in control_plane.attempts(job)] == ["not_started", None]
 
 
 def test_a_worker_that_is_cut_off_ends_what_it_runs_and_comes_back(control_plane: Plane) -> None:
