@@ -123,6 +123,7 @@ jobs = Table(
     Index("jobs_by_status", "status", "created_at", "id"),
     Index("jobs_by_pipeline", "pipeline_id", "created_at", "id"),
     Index("jobs_by_run", "run_id"),
+    Index("jobs_by_end", "finished_at"),
     Index(
         "jobs_to_launch",
         "priority",

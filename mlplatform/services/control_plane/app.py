@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import click
@@ -17,6 +19,8 @@ from mlplatform.io.control_plane.events import CHANNEL
 from mlplatform.io.control_plane.executions import LeaseLost
 from mlplatform.io.control_plane.job_rows import ENDED, LAUNCHING, PLACING, Conflict, NotFound
 from mlplatform.io.control_plane.pages import InvalidCursor
+from mlplatform.io.control_plane.retention import clean
+from mlplatform.io.control_plane.schedules import CHANNEL as PIPELINES
 from mlplatform.io.control_plane.workers import expire, place_waiting
 from mlplatform.io.object_store import ObjectStore
 from mlplatform.services.app import create_app
@@ -26,6 +30,8 @@ from mlplatform.services.control_plane import (
     events,
     executions,
     jobs,
+    pipelines,
+    schedules,
     users,
     webhooks,
     workers,
@@ -35,14 +41,19 @@ from mlplatform.services.control_plane.audit import Audited
 from mlplatform.services.control_plane.bell import Bell
 from mlplatform.services.control_plane.bodies import JsonBodies
 from mlplatform.services.control_plane.browsers import BrowserGuard
+from mlplatform.services.control_plane.children import Children
 from mlplatform.services.control_plane.delivering import Delivery, webhook_publishers
 from mlplatform.services.control_plane.duties import Duty
+from mlplatform.services.control_plane.faces import add_faces
 from mlplatform.services.control_plane.launching import Launcher
 from mlplatform.services.control_plane.metrics import ControlPlaneCollector
+from mlplatform.services.control_plane.reloading import Reloader
+from mlplatform.services.control_plane.shared import Shared
 from mlplatform.services.refusals import problem
 from mlplatform.settings import Settings
 
 DESCRIPTION = "Pipelines, jobs, schedules and workers over Dagster."
+SECONDS_BETWEEN_CLEANING = 600
 STATUS = {NotFound: 404, Conflict: 409, LeaseLost: 409, InvalidCursor: 422}
 
 
@@ -57,7 +68,7 @@ def application(settings: Settings) -> FastAPI:
         "Control plane",
         DESCRIPTION,
         settings,
-        _lifespan,
+        Shared(_lifespan),
         _not_ready,
         accounts,
         [
@@ -72,7 +83,7 @@ def application(settings: Settings) -> FastAPI:
     app.state.dagit_url = settings.dagit_url
     for error, status in STATUS.items():
         app.add_exception_handler(error, _refusal(status))
-    for module in (auth, users, audit, jobs, executions, workers, events, webhooks):
+    for module in (auth, users, audit, pipelines, jobs, schedules, executions, workers, events, webhooks):
         app.include_router(module.router)
 
     @app.get("/health", tags=["operation"])
@@ -86,6 +97,7 @@ def application(settings: Settings) -> FastAPI:
             "degraded": troubled,
         }
 
+    add_faces(app)
     # Outside of what measures, since nobody waits for it.
     app.add_middleware(Audited, audit=accounts.audit)
     return app
@@ -100,10 +112,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     delivery = Delivery(database, webhook_publishers(app.state.settings))
     app.state.bell = bell = Bell(database)
     app.state.end_streams = bell.stop
+    app.state.children = children = Children(app.state.settings, database)
+    keep = timedelta(days=app.state.settings.job_history_days)
+    clean_up = partial(clean, database, app.state.objects, keep)
     app.state.duties = duties = [
         Duty("placing", database, lambda: (expire(database), place_waiting(database)), [PLACING, ENDED]),
         Duty("launching", database, Launcher(database, dagster).round, [LAUNCHING, ENDED]),
+        Duty("reloading", database, Reloader(database, dagster).round, [PIPELINES]),
         Duty("delivering", database, delivery.round, [CHANNEL]),
+        Duty("cleaning", database, clean_up, [], SECONDS_BETWEEN_CLEANING),
     ]
     collector = ControlPlaneCollector(database, duties)
     app.state.registry.register(collector)
@@ -114,6 +131,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         app.state.registry.unregister(collector)
         bell.stop()
+        await children.close()
         for duty in duties:
             duty.stop()
         for duty in duties:

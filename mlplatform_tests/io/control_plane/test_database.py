@@ -45,9 +45,13 @@ def test_a_transaction_is_kept_whole_or_not_at_all(database: Database) -> None:
             return connection.scalar(text("SELECT count(*) FROM workers")) or 0
 
     insert = text("INSERT INTO workers (id, name, status) VALUES (gen_random_uuid(), 'a', 'Available')")
-    with pytest.raises(KeyError), database.transaction() as connection:
-        connection.execute(insert)
-        raise KeyError
+    def failing() -> None:
+        with database.transaction() as connection:
+            connection.execute(insert)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
     assert count() == 0
     with database.transaction() as connection:
         connection.execute(insert)
@@ -55,9 +59,9 @@ def test_a_transaction_is_kept_whole_or_not_at_all(database: Database) -> None:
 
 
 def test_what_is_wrong_is_said_without_the_password(database: Database) -> None:
-    with pytest.raises(DatabaseRefused, match='relation "nothing" does not exist') as refused:
-        with database.transaction() as connection:
-            connection.execute(text("SELECT * FROM nothing"))
+    refusal = pytest.raises(DatabaseRefused, match='relation "nothing" does not exist')
+    with refusal as refused, database.transaction() as connection:
+        connection.execute(text("SELECT * FROM nothing"))
     assert "canary" not in str(refused.value)
     for url, error in (
         ("postgresql://me:canary@127.0.0.1:1/there", DatabaseUnreachable),
@@ -69,13 +73,17 @@ def test_what_is_wrong_is_said_without_the_password(database: Database) -> None:
 
 
 def test_notifications_come_when_the_transaction_is_kept_and_to_this_schema_only(database: Database) -> None:
+    def failing() -> None:
+        with database.transaction() as connection:
+            notify(connection, "events", "not kept")
+            raise KeyError
+
     other = Database(database._url.render_as_string(hide_password=False), schema=f"{database.schema}_other")
     with database.listening("events") as listening:
         with database.transaction() as connection:
             notify(connection, "events", "kept")
-        with pytest.raises(KeyError), database.transaction() as connection:
-            notify(connection, "events", "not kept")
-            raise KeyError
+        with pytest.raises(KeyError):
+            failing()
         other.migrate()
         with other.transaction() as connection:
             notify(connection, "events", "of another schema")
