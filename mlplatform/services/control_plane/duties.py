@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import psycopg
 
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 # Notifications wake it at once; this finds what nobody tells of: silence, and time that has come.
 SECONDS_BETWEEN = 1.0
+LOOK_SECONDS = 0.5
 # Before it looks again whether whoever leads is gone, or the database back.
 SECONDS_TO_LEAD = 1.0
 
@@ -77,11 +78,17 @@ class Duty:
             self._say(None)
             # Also shows whether the connection, and the lead with it, is still there.
             connection.execute("SELECT 1")
-            with suppress(StopIteration):
-                next(connection.notifies(timeout=self._seconds_between))
-            # What came meanwhile is seen to by the same round.
-            for _ in connection.notifies(timeout=0):
-                pass
+            self._wait(connection)
+
+    def _wait(self, connection: psycopg.Connection) -> None:
+        deadline = time.monotonic() + self._seconds_between
+        while not self._ending.is_set() and (left := deadline - time.monotonic()) > 0:
+            # Not longer, so that whoever ends it waits for nothing.
+            for _ in connection.notifies(timeout=min(left, LOOK_SECONDS), stop_after=1):
+                # What came meanwhile is seen to by the same round.
+                for _ in connection.notifies(timeout=0):
+                    pass
+                return
 
     def _say(self, trouble: str | None) -> None:
         if trouble and trouble != self.trouble:
