@@ -17,6 +17,9 @@ COMMANDS = LazyCommands(
         "e2e": "mlplatform.cli.e2e:e2e",
         "generate-dags": "mlplatform.cli.airflow:generate_dags",
         "init": "mlplatform.cli.init:init",
+        "jobs": "mlplatform.cli.jobs:jobs",
+        "login": "mlplatform.cli.login:login",
+        "logout": "mlplatform.cli.login:logout",
         "push": "mlplatform.cli.push:push",
         "results": "mlplatform.cli.results:results",
         "run": "mlplatform.cli.run:run",
@@ -28,6 +31,7 @@ COMMANDS = LazyCommands(
         "users": "mlplatform.cli.users:users",
         "validate": "mlplatform.cli.pipelines:validate",
         "worker": "mlplatform.cli.worker:worker",
+        "workers": "mlplatform.cli.workers:workers",
     }
 )
 

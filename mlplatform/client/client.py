@@ -8,6 +8,7 @@ from mlplatform.client.connection import Connection
 from mlplatform.client.jobs import Events, Executions, Jobs
 from mlplatform.client.models import Me
 from mlplatform.client.tokens import InMemory, Tokens, TokenStore
+from mlplatform.client.webhooks import Webhooks
 from mlplatform.client.workers import Workers
 from mlplatform.settings import ConfigurationError, Settings
 
@@ -52,6 +53,7 @@ class Client:
         self.jobs = Jobs(self._connection, self.executions)
         self.workers = Workers(self._connection)
         self.events = Events(self._connection)
+        self.webhooks = Webhooks(self._connection)
 
     def __enter__(self) -> Self:
         return self

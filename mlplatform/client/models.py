@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from mlplatform.domain.jobs.states import TERMINAL, State, WorkerState
 
@@ -161,6 +161,46 @@ class Worker(Answer):
     registered_at: datetime
     last_heartbeat: datetime
     stopped_at: datetime | None
+
+
+class Webhook(Answer):
+    """
+    Attributes:
+        position: id of the newest event that was delivered, or not wanted.
+        failures: attempts since the last success.
+        both_secrets_until: until then, the secret before signs too.
+    """
+
+    id: UUID
+    url: str
+    types: list[str]
+    paused: bool
+    position: int
+    failures: int
+    failing_since: datetime | None
+    trouble: str | None
+    next_attempt_at: datetime | None
+    delivered_at: datetime | None
+    both_secrets_until: datetime | None
+    created_by: str
+    created_at: datetime
+
+
+class SecretWebhook(Webhook):
+    """A webhook with the secret that verifies what it posts."""
+
+    secret: str = Field(repr=False)
+
+
+class Tried(Answer):
+    """
+    Attributes:
+        trouble: why it was not delivered.
+    """
+
+    delivered: bool
+    trouble: str | None
+    milliseconds: float
 
 
 class Me(Answer):

@@ -6,7 +6,6 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -16,10 +15,10 @@ from mlplatform.client import ApiError, ApiUnreachable, Client, Tokens
 from mlplatform.client.connection import Said, _said
 from mlplatform.client.tokens import InMemory
 from mlplatform.domain.jobs.states import State
-from mlplatform.io.control_plane import executions, log_lines
 from mlplatform.io.control_plane.database import Database
 from mlplatform.settings import ConfigurationError
 from mlplatform_tests.cli.serving import StandIn, standing_in
+from mlplatform_tests.client.running import Run
 from mlplatform_tests.services.control_plane.secured import PASSWORD
 from mlplatform_tests.services.proxy import Proxy
 
@@ -51,32 +50,6 @@ REFUSED: dict[str, Any] = {"title": "Service Unavailable", "status": 503, "detai
 def client(address: str) -> Iterator[Client]:
     with Client(address, patience=5) as client:
         yield client
-
-
-class Run:
-    """One execution, as a worker would run it."""
-
-    def __init__(self, database: Database, job_id: uuid.UUID) -> None:
-        self._database = database
-        self._lines = 0
-        with database.transaction() as connection:
-            self.id = executions.release(connection, job_id, "command").id
-            given = executions.schedule(connection, self.id, None)
-            assert given
-            self._lease = given.lease
-            executions.start(connection, self.id, self._lease)
-
-    def say(self, *lines: str) -> None:
-        now = datetime.now(UTC)
-        said = [log_lines.Line(self._lines + n, now, "stdout", line) for n, line in enumerate(lines)]
-        self._lines += len(lines)
-        with self._database.transaction() as connection:
-            log_lines.append(connection, self.id, self._lease, said)
-
-    def end(self, exit_code: int = 0) -> None:
-        status = State.FAILED if exit_code else State.SUCCESS
-        with self._database.transaction() as connection:
-            executions.finish(connection, self.id, self._lease, status, exit_code)
 
 
 def test_a_job_is_made_found_cancelled_and_told_of(client: Client) -> None:

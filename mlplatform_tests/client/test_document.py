@@ -65,6 +65,18 @@ CALLS: dict[str, dict[str, Any]] = {
     "workers.stop": {"worker_id": ID},
     "events.list": {"after": 3},
     "events.follow": {"after": 3},
+    "webhooks.create": {"url": "https://example.org/hook", "types": ["job.*"], "after": 3},
+    "webhooks.list": {"page_size": 10},
+    "webhooks.get": {"webhook_id": ID},
+    "webhooks.change": {
+        "webhook_id": ID,
+        "url": "https://example.org",
+        "types": ["job.failed"],
+        "paused": True,
+    },
+    "webhooks.delete": {"webhook_id": ID},
+    "webhooks.test": {"webhook_id": ID},
+    "webhooks.rotate": {"webhook_id": ID},
 }
 STREAMS = {
     "jobs.follow_events": m.Event,
@@ -175,10 +187,11 @@ READ_ELSEWHERE = {
     "jobs.logs",
     "executions.logs",
     "executions.artefact",
+    "webhooks.delete",
 }
 
 
-@pytest.mark.parametrize("name", CALLS.keys() - READ_ELSEWHERE - STREAMS.keys())
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - READ_ELSEWHERE - STREAMS.keys()))
 def test_the_document_promises_what_a_method_reads(
     name: str, client: Client, asked_of: Callable[[Any], Document], written: Any
 ) -> None:
