@@ -84,10 +84,9 @@ class Duty:
         deadline = time.monotonic() + self._seconds_between
         while not self._ending.is_set() and (left := deadline - time.monotonic()) > 0:
             # Not longer, so that whoever ends it waits for nothing.
-            for _ in connection.notifies(timeout=min(left, LOOK_SECONDS), stop_after=1):
+            if list(connection.notifies(timeout=min(left, LOOK_SECONDS), stop_after=1)):
                 # What came meanwhile is seen to by the same round.
-                for _ in connection.notifies(timeout=0):
-                    pass
+                list(connection.notifies(timeout=0))
                 return
 
     def _say(self, trouble: str | None) -> None:
