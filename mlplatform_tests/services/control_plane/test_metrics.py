@@ -33,4 +33,5 @@ def test_prometheus_is_told_what_waits_and_who_is_there(stack: RunningStack, dat
         assert found['control_plane_duty_troubled{duty="placing"}'] == 0
         # Nobody listens where Dagit should be.
         assert eventually(lambda: told()['control_plane_duty_troubled{duty="launching"}'] == 1)
-        assert client.get("/health").json()["degraded"] == ["launching"]
+        degraded = {"launching", "reloading"}
+        assert eventually(lambda: set(client.get("/health").json()["degraded"]) == degraded)
