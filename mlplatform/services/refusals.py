@@ -37,7 +37,9 @@ def documented(text: str) -> dict[str, Any]:
 class Refused(HTTPException):
     """A reply that is no success: its status, and what the client is told."""
 
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str | list[dict[str, Any]], headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(status, detail, headers)
 
 

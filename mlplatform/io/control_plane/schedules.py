@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ _schedules, _pipelines = tables.schedules, tables.pipelines
 class NewSchedule:
     """A pipeline or a command, and either a line of cron or one time."""
 
-    name: str
+    # Empty: the pipeline's.
+    name: str = ""
     spec: JobSpec | None = None
     pipeline_id: uuid.UUID | None = None
     cron: str | None = None
@@ -52,8 +54,7 @@ def create(connection: Connection, new: NewSchedule) -> RowMapping:
     Raises:
         NotFound: there is no such pipeline.
     """
-    if new.pipeline_id is not None:
-        _pipeline_stays(connection, new.pipeline_id)
+    new = _named(connection, new)
     id_ = uuid.uuid4()
     base = f"{slugs.slug_of(new.name, 'a')}_schedule"
     connection.execute(
@@ -88,8 +89,7 @@ def replace(connection: Connection, schedule_id: uuid.UUID, new: NewSchedule) ->
     before = _locked(connection, schedule_id)
     if before["declared"]:
         raise Conflict(f"schedule {schedule_id} is a trigger of its pipeline: change it there, or pause it")
-    if new.pipeline_id is not None:
-        _pipeline_stays(connection, new.pipeline_id)
+    new = _named(connection, new)
     done_at = before["done_at"] if new.due_at == before["due_at"] else None
     return _change(connection, schedule_id, done_at=done_at, **_values(new))
 
@@ -169,11 +169,17 @@ def _locked(connection: Connection, schedule_id: uuid.UUID) -> RowMapping:
     return found
 
 
-def _pipeline_stays(connection: Connection, pipeline_id: uuid.UUID) -> None:
-    """Until the transaction ends."""
-    query = select(_pipelines.c.id).where(_pipelines.c.id == pipeline_id, _pipelines.c.deleted_at.is_(None))
-    if connection.scalar(query.with_for_update(read=True)) is None:
-        raise NotFound(f"there is no pipeline {pipeline_id}")
+def _named(connection: Connection, new: NewSchedule) -> NewSchedule:
+    """With a name; its pipeline stays until the transaction ends."""
+    if new.pipeline_id is None:
+        return new
+    query = select(_pipelines.c.name).where(
+        _pipelines.c.id == new.pipeline_id, _pipelines.c.deleted_at.is_(None)
+    )
+    name = connection.scalar(query.with_for_update(read=True))
+    if name is None:
+        raise NotFound(f"there is no pipeline {new.pipeline_id}")
+    return dataclasses.replace(new, name=new.name or name)
 
 
 def _change(connection: Connection, schedule_id: uuid.UUID, **values: Any) -> RowMapping:

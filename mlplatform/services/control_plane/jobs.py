@@ -54,7 +54,7 @@ def create_job(
         created_by=principal.name,
     )
     return once(
-        request, asked, idempotency_key, 201, lambda opened: _shown(request, jobs.create(opened, new))
+        request, asked, idempotency_key, 201, lambda opened: shown(request, jobs.create(opened, new))
     )
 
 
@@ -78,13 +78,13 @@ def list_jobs(
         found = page(connection, query, tables.jobs.c.created_at, tables.jobs.c.id, limit, cursor)
     if found.cursor:
         link_next(request, response, found.cursor)
-    return [_shown(request, row) for row in found.rows]
+    return [shown(request, row) for row in found.rows]
 
 
 @router.get("/{job_id}", dependencies=[authorize(READ)], responses=UNKNOWN)
 def get_job(request: Request, database: Stored, job_id: UUID) -> JobView:
     with database.transaction() as connection:
-        return _shown(request, jobs.get(connection, job_id))
+        return shown(request, jobs.get(connection, job_id))
 
 
 @router.get("/{job_id}/status", dependencies=[authorize(READ)], responses=UNKNOWN)
@@ -106,14 +106,14 @@ def list_job_executions(database: Stored, job_id: UUID) -> list[ExecutionView]:
 def cancel_job(request: Request, database: Stored, job_id: UUID) -> JobView:
     """Ends it, with whatever runs of it; its run in Dagster is terminated."""
     with database.transaction() as connection:
-        return _shown(request, jobs.cancel(connection, job_id))
+        return shown(request, jobs.cancel(connection, job_id))
 
 
 @router.post("/{job_id}/retry", dependencies=[authorize(WRITE)], responses=UNKNOWN | CONFLICT)
 def retry_job(request: Request, database: Stored, job_id: UUID) -> JobView:
     """Another round of a job that failed: what has succeeded of it is not run again."""
     with database.transaction() as connection:
-        return _shown(request, jobs.retry(connection, job_id))
+        return shown(request, jobs.retry(connection, job_id))
 
 
 @router.get("/{job_id}/events", dependencies=[authorize(READ)], responses=UNKNOWN)
@@ -160,7 +160,7 @@ def told(connection: Connection, position: int, job_id: UUID | None = None) -> l
     ]
 
 
-def _shown(request: Request, row: RowMapping) -> JobView:
+def shown(request: Request, row: RowMapping) -> JobView:
     view = JobView.model_validate(row)
     if view.run_id and (dagit := request.app.state.dagit_url):
         view.run_url = f"{dagit}/runs/{view.run_id}"
