@@ -76,7 +76,7 @@ def start(
     from pydantic import ValidationError
 
     from mlplatform.domain.jobs.specs import Capabilities
-    from mlplatform.io import logs
+    from mlplatform.io import logs, tracing
     from mlplatform.io.control_plane.database import Database
     from mlplatform.worker import machine
     from mlplatform.worker.agent import Options, Worker
@@ -101,6 +101,7 @@ def start(
         grace_seconds,
     )
     logs.configure("worker")
+    tracing.configure("worker", settings.traces_endpoint)
     # It tells of each entry, with its lease.
     logging.getLogger("procrastinate").setLevel(logging.WARNING)
     with readable_errors():

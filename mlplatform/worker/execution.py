@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row
 
 from mlplatform.domain.jobs.specs import JobSpec
 from mlplatform.domain.jobs.states import Reason, State
+from mlplatform.io import tracing
 from mlplatform.io.control_plane import artefacts, executions, jobs, log_lines
 from mlplatform.io.control_plane.database import Database, DatabaseUnreachable
 from mlplatform.io.control_plane.executions import LeaseLost
@@ -96,9 +97,15 @@ class Execution:
         Raises:
             LeaseLost: it is, or may be, another's: what it ran is dead, and nothing was written.
         """
-        row, traceparent = await self._begin()
-        spec = JobSpec.model_validate(row.spec)
+        row, of_the_job = await self._begin()
         log.info("begins", extra=self._extra)
+        parent = row.bootstrap.get("TRACEPARENT") or of_the_job
+        attributes = {"mlplatform.job_id": str(row.job_id), "mlplatform.execution_id": str(self.id)}
+        with tracing.span(f"execute {row.stage}", parent, "CONSUMER", **attributes) as traceparent:
+            await self._execute(row, traceparent)
+
+    async def _execute(self, row: Row[Any], traceparent: str | None) -> None:
+        spec = JobSpec.model_validate(row.spec)
         try:
             given = secrets.values(spec.secret_refs, self._shop.settings)
         except secrets.SecretMissing as error:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -166,6 +167,12 @@ class ControlPlane:
                         return answer
             assert time.monotonic() < deadline, "neither of the two answers"
             time.sleep(0.1)
+
+    def graphql(self, query: str) -> dict[str, Any]:
+        """What Dagit answers."""
+        url = f"{self._variables['MLPLATFORM_DAGIT_URL']}/graphql"
+        answer = httpx.post(url, json={"query": query}, trust_env=False, timeout=30)
+        return answer.raise_for_status().json()["data"]
 
     def logs(self) -> str:
         """The last lines of every process."""

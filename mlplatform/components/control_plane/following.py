@@ -15,10 +15,12 @@ from dagster_pipes import PIPES_PROTOCOL_VERSION_FIELD, PipesDefaultMessageWrite
 
 from mlplatform.domain.jobs.states import TERMINAL, State
 from mlplatform.errors import PlatformError
+from mlplatform.io import tracing
 from mlplatform.io.control_plane import executions, jobs, log_lines
 from mlplatform.io.control_plane.database import Database, DatabaseUnreachable
 from mlplatform.io.control_plane.job_rows import ENDED, Conflict
 from mlplatform.io.control_plane.run_tags import JOB_TAG, TRACE_TAG
+from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -54,6 +56,8 @@ def follow(
 ) -> Sequence[Any]:
     """The results that the command reported, once it has succeeded.
 
+    It is a part of the trace of whoever asked for the job, and so is what the command does.
+
     May be begun again at any time, by the same step or another: whatever runs of the stage is followed from
     its first line, and a stage that has succeeded is not run again.
 
@@ -61,10 +65,30 @@ def follow(
         dagster.RetryRequested: it failed, and has an attempt left.
         dagster.Failure: it failed, the job has ended, or there is no such job.
     """
+    tracing.configure("dagster", Settings.load().traces_endpoint)
+    attributes = {"mlplatform.job_id": str(job_id), "dagster.run_id": context.run_id}
+    with tracing.span(f"stage {stage}", context.run.tags.get(TRACE_TAG), **attributes) as traceparent:
+        try:
+            return _follow(context, database, job_id, stage, runner, traceparent)
+        finally:
+            # The process of a step ends without the interpreter's farewell.
+            tracing.flush()
+
+
+def _follow(
+    context: dg.OpExecutionContext,
+    database: Database,
+    job_id: uuid.UUID,
+    stage: str,
+    runner: Runner | None,
+    traceparent: str | None,
+) -> Sequence[Any]:
+    # The variable of the W3C's that programs with OpenTelemetry look at.
+    trace = {"TRACEPARENT": traceparent} if traceparent else {}
     try:
         while True:
             with dg.open_pipes_session(context, dg.PipesEnvContextInjector(), CommandOutput()) as session:
-                variables = {**session.get_bootstrap_env_vars(), **_trace(context)}
+                variables = {**session.get_bootstrap_env_vars(), **trace}
                 execution = _released(database, job_id, stage, variables)
                 if runner and execution.status == State.PENDING:
                     runner.run(context, execution, variables)
@@ -226,12 +250,6 @@ def _interrupted(context: dg.OpExecutionContext, database: Database, job_id: uui
     except PlatformError as error:
         # It ended in this moment, or whoever compares runs and jobs will see to it.
         context.log.warning(f"the job was not cancelled: {error}")
-
-
-def _trace(context: dg.OpExecutionContext) -> dict[str, str]:
-    """The variable of the W3C's that programs with OpenTelemetry look at."""
-    traceparent = context.run.tags.get(TRACE_TAG)
-    return {"TRACEPARENT": traceparent} if traceparent else {}
 
 
 def job_of(context: dg.OpExecutionContext) -> uuid.UUID | None:
