@@ -50,8 +50,11 @@ lock: $(STAMP) ## Resolve the dependencies anew into requirements.lock
 bench: $(STAMP) ## Measure speed and memory side by side with what one would use instead
 	@$(BIN)/python -m benchmarks
 
-soak: $(STAMP) ## Kill the graph 1,000 times at random moments, and compare with an uninterrupted run
+soak: $(STAMP) ## Kill the graph 1,000 times, the services for an hour, and the control plane under 200 jobs
 	@$(BIN)/python -m mlplatform_tests.faults.soak --kills 1000
+	@$(BIN)/python -m mlplatform_tests.faults.soak_control_plane --jobs 200
+	@$(BIN)/python -m mlplatform_tests.worker.soak --jobs 200
+	@$(BIN)/python -m mlplatform_tests.services.soak --minutes 60
 
 clean: ## Remove the environment and all local data
 	@rm -rf $(VENV) .mlplatform
