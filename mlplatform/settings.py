@@ -23,6 +23,11 @@ FIRST_SERVICE_SHARD = 1000
 MOST_LAGS = 1000
 
 JOB_VARIABLES = "MLPLATFORM_E2E_"
+CONTROL_PLANE_PORTS = {
+    "orchestrator": "ORCHESTRATOR_PORT",
+    "scheduler": "SCHEDULER_PORT",
+    "worker-manager": "WORKER_MANAGER_PORT",
+}
 
 STACK_FILE = "stack.json"
 # Held while the embedded stack runs. A stack file alone may be left from before a reboot.
@@ -164,6 +169,15 @@ class Settings:
     def job_history_days(self) -> int:
         """How long a job is kept that has ended."""
         return self._count("MLPLATFORM_JOB_HISTORY_DAYS", 90, least=1, most=36_500)
+
+    @property
+    def control_plane_ports(self) -> dict[str, int]:
+        """The ports that variables name for the faces of the control plane, as the seed's services do."""
+        return {
+            name: self._count(variable, 0, most=65535)
+            for name, variable in CONTROL_PLANE_PORTS.items()
+            if self.variables.get(variable)
+        }
 
     @property
     def dagit_url(self) -> str:

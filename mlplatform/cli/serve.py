@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,8 @@ from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from mlplatform.services.server import Application
 
 PORTS = {
     "api": 8080,
@@ -24,6 +27,8 @@ PORTS = {
     "amf_regressor": 8013,
     "ridge_regression": 8014,
 }
+# Faces of the control plane, which is all of these.
+SEED_PORTS = {"scheduler": 8081, "worker-manager": 8082}
 MODELS_PORT = 8010
 # The seed's four.
 DEFAULT_MODELS = ("linear_regression", "bagging_regressor", "knn_regressor", "amf_regressor")
@@ -50,7 +55,13 @@ def serve() -> None:
 @serve.command()
 @HOST
 @PORT
-def api(host: str | None, port: int | None) -> None:
+@click.option(
+    "--seed-ports",
+    is_flag=True,
+    help="Answer as the scheduler on 8081 and as the worker manager on 8082 too, unless SCHEDULER_PORT and"
+    " WORKER_MANAGER_PORT name others.",
+)
+def api(host: str | None, port: int | None, seed_ports: bool) -> None:
     """The control plane: pipelines, jobs, schedules and workers over Dagster. Port 8080.
 
     Dagit is looked for where MLPLATFORM_DAGIT_URL says, else on port 3000 of this machine.
@@ -58,9 +69,14 @@ def api(host: str | None, port: int | None) -> None:
     \b
     Examples:
       mlplatform serve api
+      mlplatform serve api --seed-ports
       MLPLATFORM_AUTHENTICATION=required mlplatform serve api --port 9080
     """
-    _serve({"api": port if port is not None else PORTS["api"]}, host)
+    with readable_errors():
+        named = Settings.load().control_plane_ports
+    ports = {**(SEED_PORTS if seed_ports else {}), **named}
+    api_port = ports.pop("orchestrator", PORTS["api"])
+    _serve({"api": port if port is not None else api_port, **ports}, host)
 
 
 @serve.command()
@@ -136,14 +152,14 @@ def _serve(ports: dict[str, int], host: str | None) -> None:
     with readable_errors():
         local = settings.environment == "local"
         host = host or ("127.0.0.1" if local else "0.0.0.0")  # noqa: S104 - outside local, tokens are needed
-        guarded = settings.api_tokens or (set(ports) == {"api"} and settings.authentication_required)
+        guarded = settings.api_tokens or ("api" in ports and settings.authentication_required)
         if local and not guarded and not _is_loopback(host):
             raise click.ClickException(
                 f"{host} can be reached from other machines, and nobody would need a token: set"
                 " MLPLATFORM_API_TOKENS (of the control plane alone: MLPLATFORM_AUTHENTICATION=required),"
                 " or listen on 127.0.0.1"
             )
-        services = [Service(name, _application(name, settings), port) for name, port in ports.items()]
+        services = [Service(name, app, ports[name]) for name, app in _applications(ports, settings).items()]
         logs.configure(services[0].name if len(services) == 1 else "services")
         with listening(services, host) as sockets:
             for name, bound in sockets.items():
@@ -152,11 +168,17 @@ def _serve(ports: dict[str, int], host: str | None) -> None:
                 sys.exit(1)
 
 
-def _application(name: str, settings: Settings) -> FastAPI:
-    if name == "api":
-        from mlplatform.services.control_plane.app import application
+def _applications(names: Iterable[str], settings: Settings) -> dict[str, Application]:
+    if "api" not in names:
+        return {name: _application(name, settings) for name in names}
+    from mlplatform.services.control_plane.app import application
+    from mlplatform.services.control_plane.faces import OnItsPort
 
-        return application(settings)
+    app = application(settings)
+    return {name: app if name == "api" else OnItsPort(app, name) for name in names}
+
+
+def _application(name: str, settings: Settings) -> FastAPI:
     if name == "ingestion":
         from mlplatform.services.ingestion import application
 

@@ -9,9 +9,11 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.datastructures import State
+from starlette.types import Receive, Scope, Send
 
 from mlplatform.errors import PlatformError
 
@@ -23,12 +25,20 @@ class PortTaken(PlatformError):
     """Another process listens there."""
 
 
+class Application(Protocol):
+    """What FastAPI makes, or stands before it."""
+
+    state: State
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 @dataclass(frozen=True)
 class Service:
     """An application and the port on which it listens (0: any that is free)."""
 
     name: str
-    app: FastAPI
+    app: Application
     port: int
 
 

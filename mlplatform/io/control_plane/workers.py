@@ -107,6 +107,22 @@ def get(connection: Connection, worker_id: uuid.UUID) -> RowMapping:
     return found
 
 
+def named(connection: Connection, name: str) -> RowMapping | None:
+    """The newest of that name."""
+    query = view().where(_workers.c.name == name).order_by(_workers.c.registered_at.desc()).limit(1)
+    return connection.execute(query).mappings().one_or_none()
+
+
+def be_of_kind(connection: Connection, worker_id: uuid.UUID, kind: str) -> RowMapping:
+    """What whoever started it calls it.
+
+    Raises:
+        NotFound: there is no such worker.
+    """
+    connection.execute(update(_workers).where(_workers.c.id == worker_id).values(type=kind))
+    return get(connection, worker_id)
+
+
 def heartbeat(connection: Connection, worker_id: uuid.UUID) -> RowMapping:
     """It is alive. One that was thought lost is Available again, without what it had.
 

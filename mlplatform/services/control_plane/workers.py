@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
+from sqlalchemy import Connection
 
 from mlplatform.io.control_plane import tables, workers
 from mlplatform.io.control_plane.pages import page
@@ -15,6 +16,7 @@ from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Limit, link_n
 from mlplatform.services.control_plane.requests import IdempotencyKey, Stored, once
 from mlplatform.services.control_plane.views import WorkerRequest, WorkerView
 from mlplatform.services.refusals import documented
+from mlplatform.services.security import Principal
 
 READ, WRITE = "workers:read", "workers:write"
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: documented("There is no such worker")}
@@ -32,20 +34,20 @@ def register_worker(
     Work is given to those that `mlplatform worker start` makes: they also take it.
     """
     return once(
-        request,
-        asked,
-        idempotency_key,
-        200,
-        lambda connection: WorkerView.model_validate(
-            workers.register(
-                connection,
-                asked.name or asked.type,
-                asked.capabilities,
-                kind=asked.type,
-                timeout_seconds=asked.timeout_seconds,
-                created_by=principal.name,
-            )
-        ),
+        request, asked, idempotency_key, 200, lambda connection: registered(connection, asked, principal)
+    )
+
+
+def registered(connection: Connection, asked: WorkerRequest, principal: Principal) -> WorkerView:
+    return WorkerView.model_validate(
+        workers.register(
+            connection,
+            asked.name or asked.type,
+            asked.capabilities,
+            kind=asked.type,
+            timeout_seconds=asked.timeout_seconds,
+            created_by=principal.name,
+        )
     )
 
 
