@@ -29,6 +29,10 @@ from mlplatform.domain.jobs.states import State, WorkerState
 Priority = Annotated[int, Field(ge=-1000, le=1000, description="Higher ones come first.")]
 
 
+# A pipeline's stages say these themselves.
+OF_COMMANDS = {"image", "resources", "features", "timeout_ms", "retries", "secret_refs"}
+
+
 class View(BaseModel):
     """Of a row."""
 
@@ -66,8 +70,7 @@ class JobRequest(Part):
         if (self.pipeline_id is None) == (self.command is None):
             raise ValueError("a job names its pipeline_id, or a command")
         if self.pipeline_id is not None:
-            of_commands = self.model_fields_set - {"pipeline_id", "name", "priority", "env"}
-            if of_commands:
+            if of_commands := self.model_fields_set & OF_COMMANDS:
                 raise ValueError(
                     f"the stages of a pipeline say these themselves: {', '.join(sorted(of_commands))}"
                 )

@@ -83,6 +83,8 @@ def test_a_trigger_is_changed_with_its_pipeline_only(client: TestClient) -> None
     pipeline = client.post("/api/v1/pipelines", json=body).json()["id"]
     other = make(client, cron="0 1 * * *")
     (trigger,) = client.get(PATH, params={"pipeline_id": pipeline}).json()
+    also = {"pipeline_id": pipeline, "cron": "0 3 * * *", "timezone": "Europe/Madrid", "paused": True}
+    assert client.post(PATH, json=also).json()["status"] == "paused"
     assert trigger["declared"]
     assert client.put(f"{PATH}/{trigger['id']}", json=command(cron="0 2 * * *")).status_code == 409
     assert client.delete(f"/api/v1/pipelines/{pipeline}").status_code == 204
