@@ -12,7 +12,13 @@ from sqlalchemy import Row, func, select, update
 
 from mlplatform.domain.jobs.states import TERMINAL, Reason, State
 from mlplatform.io.control_plane import jobs, tables
-from mlplatform.io.control_plane.dagster_graphql import JOB_TAG, Dagster, DagsterRefused, Run
+from mlplatform.io.control_plane.dagster_graphql import (
+    JOB_TAG,
+    Dagster,
+    DagsterRefused,
+    DagsterUnreachable,
+    Run,
+)
 from mlplatform.io.control_plane.database import Database
 from mlplatform.io.control_plane.jobs import COMMAND
 
@@ -70,16 +76,21 @@ class Launcher:
                 # Whoever asked may still be asking: another process, or a schedule of Dagster's.
                 return
         if run is None:
-            with self._database.transaction() as connection:
-                # If the answer does not reach us, the run is looked for before there is another. Were there
-                # two in the end, both would follow the same executions.
-                connection.execute(
-                    update(_jobs).where(_jobs.c.id == job.id).values(asked_at=func.clock_timestamp())
-                )
-            run = self._ask(job)
+            self._note(job.id, datetime.now(UTC))
+            try:
+                run = self._ask(job)
+            except DagsterUnreachable:
+                # We ask no more; the run is looked for before there is another. Were there two in the end,
+                # both would follow the same executions.
+                self._note(job.id, datetime.now(UTC) - PATIENCE)
+                raise
         if run is not None:
             with self._database.transaction() as connection:
                 jobs.launched(connection, job.id, job.round, run)
+
+    def _note(self, job_id: UUID, asked_at: datetime) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(update(_jobs).where(_jobs.c.id == job_id).values(asked_at=asked_at))
 
     def _ask(self, job: Row[Any]) -> str | None:
         tags = {JOB_TAG: str(job.id), ROUND_TAG: str(job.round), PRIORITY_TAG: str(job.priority)}
