@@ -69,11 +69,10 @@ class JobRequest(Part):
     def _one_of_both(self) -> Self:
         if (self.pipeline_id is None) == (self.command is None):
             raise ValueError("a job names its pipeline_id, or a command")
-        if self.pipeline_id is not None:
-            if of_commands := self.model_fields_set & OF_COMMANDS:
-                raise ValueError(
-                    f"the stages of a pipeline say these themselves: {', '.join(sorted(of_commands))}"
-                )
+        if self.pipeline_id is not None and (of_commands := self.model_fields_set & OF_COMMANDS):
+            raise ValueError(
+                f"the stages of a pipeline say these themselves: {', '.join(sorted(of_commands))}"
+            )
         return self
 
     def spec(self) -> JobSpec | None:
