@@ -12,6 +12,8 @@ from mlplatform.io.control_plane import pipelines
 from mlplatform.io.control_plane.database import Database
 from mlplatform.local.stack import RunningStack
 from mlplatform.services.control_plane.declarations import EXAMPLE
+from mlplatform.settings import Settings
+from mlplatform_tests.control_planes import fresh_database
 from mlplatform_tests.services.control_plane.secured import REQUIRED, bearer, create_user, log_in
 from mlplatform_tests.services.control_plane.serving import control_plane
 
@@ -21,6 +23,16 @@ STAGES = [
     {"name": "train", "commands": ["echo training"], "dependencies": ["fetch"]},
 ]
 YAML = {"content-type": "application/yaml"}
+
+
+@pytest.fixture(scope="module")
+def untouched(stack: RunningStack) -> Iterator[TestClient]:
+    """For tests after which nothing is there that was not there before."""
+    with (
+        fresh_database(Settings(stack.variables).database_url) as database,
+        control_plane(stack, database) as client,
+    ):
+        yield client
 
 
 @pytest.fixture
@@ -123,9 +135,9 @@ def test_a_long_list_comes_page_by_page(client: TestClient) -> None:
     ],
 )
 def test_what_is_wrong_is_told_with_its_place_and_the_remedy(
-    client: TestClient, body: dict[str, Any], path: str, message: str, suggestion: str, line: int
+    untouched: TestClient, body: dict[str, Any], path: str, message: str, suggestion: str, line: int
 ) -> None:
-    answer = client.post(f"{PATH}/validate", content=json.dumps(body, indent=1))
+    answer = untouched.post(f"{PATH}/validate", content=json.dumps(body, indent=1))
     assert answer.status_code == 200
     verdict = answer.json()
     assert verdict["valid"] is False
@@ -134,29 +146,29 @@ def test_what_is_wrong_is_told_with_its_place_and_the_remedy(
     assert message in problem["message"]
     assert problem["suggestion"] == suggestion
     assert problem["line"] >= line
-    assert client.post(PATH, json=body).status_code == 422
-    assert client.get(PATH).json() == []
+    assert untouched.post(PATH, json=body).status_code == 422
+    assert untouched.get(PATH).json() == []
 
 
-def test_what_is_right_is_said_to_be_and_not_kept(client: TestClient) -> None:
+def test_what_is_right_is_said_to_be_and_not_kept(untouched: TestClient) -> None:
     for answer in (
-        client.post(f"{PATH}/validate", json={"name": "a", "stages": STAGES}),
-        client.post(f"{PATH}/validate", content=EXAMPLE, headers=YAML),
-        client.post(f"{PATH}/validate", json={"name": "a", "yaml": EXAMPLE}),
+        untouched.post(f"{PATH}/validate", json={"name": "a", "stages": STAGES}),
+        untouched.post(f"{PATH}/validate", content=EXAMPLE, headers=YAML),
+        untouched.post(f"{PATH}/validate", json={"name": "a", "yaml": EXAMPLE}),
     ):
         assert (answer.status_code, answer.json()) == (200, {"valid": True, "problems": []})
-    assert client.get(PATH).json() == []
+    assert untouched.get(PATH).json() == []
 
 
 @pytest.mark.parametrize(
     "body", ["", "{", "[]", "null", "1", '"text"', '{"name": 1}', "\x00", '{"a": "\\ud800"}']
 )
-def test_whatever_is_sent_is_judged(client: TestClient, body: str) -> None:
+def test_whatever_is_sent_is_judged(untouched: TestClient, body: str) -> None:
     for headers in ({}, YAML):
-        answer = client.post(f"{PATH}/validate", content=body, headers=headers)
+        answer = untouched.post(f"{PATH}/validate", content=body, headers=headers)
         assert answer.status_code == 200
         assert answer.json()["problems"]
-    assert client.post(f"{PATH}/validate", content=b"\xff").status_code == 400
+    assert untouched.post(f"{PATH}/validate", content=b"\xff").status_code == 400
 
 
 def test_yaml_of_the_batch_platform_is_kept_under_the_name_of_its_project(client: TestClient) -> None:
@@ -173,9 +185,9 @@ def test_yaml_of_the_batch_platform_is_kept_under_the_name_of_its_project(client
     assert client.post(f"{PATH}/{made['id']}/run").json()["status"] == "Pending"
 
 
-def test_wrong_yaml_is_refused_with_line_path_and_remedy(client: TestClient) -> None:
+def test_wrong_yaml_is_refused_with_line_path_and_remedy(untouched: TestClient) -> None:
     wrong = EXAMPLE.replace("label_table", "label_tabel")
-    answer = client.post(PATH, content=wrong, headers=YAML)
+    answer = untouched.post(PATH, content=wrong, headers=YAML)
     assert answer.status_code == 422
     (told,) = answer.json()["detail"]
     assert told == {
@@ -186,11 +198,11 @@ def test_wrong_yaml_is_refused_with_line_path_and_remedy(client: TestClient) -> 
         "column": 17,
         "suggestion": "did you mean label_table?",
     }
-    (problem,) = client.post(f"{PATH}/validate", content=wrong, headers=YAML).json()["problems"]
+    (problem,) = untouched.post(f"{PATH}/validate", content=wrong, headers=YAML).json()["problems"]
     assert (problem["path"], problem["line"]) == ("training.data_source.label_tabel", 5)
     template = EXAMPLE.replace("customers}", "\"{{ env_var('HOME') }}\"}")
-    assert "is a template" in client.post(PATH, content=template, headers=YAML).text
-    assert client.get(PATH).json() == []
+    assert "is a template" in untouched.post(PATH, content=template, headers=YAML).text
+    assert untouched.get(PATH).json() == []
 
 
 def test_what_is_there_is_shown_whatever_it_says(client: TestClient, database: Database) -> None:

@@ -11,9 +11,21 @@ from fastapi.testclient import TestClient
 from mlplatform.io.control_plane import declared
 from mlplatform.io.control_plane.database import Database
 from mlplatform.local.stack import RunningStack
+from mlplatform.settings import Settings
+from mlplatform_tests.control_planes import fresh_database
 from mlplatform_tests.services.control_plane.serving import command, control_plane
 
 PATH = "/api/v1/schedules"
+
+
+@pytest.fixture(scope="module")
+def untouched(stack: RunningStack) -> Iterator[TestClient]:
+    """For tests after which nothing is there that was not there before."""
+    with (
+        fresh_database(Settings(stack.variables).database_url) as database,
+        control_plane(stack, database) as client,
+    ):
+        yield client
 
 
 @pytest.fixture
@@ -113,12 +125,12 @@ def test_a_long_list_comes_page_by_page(client: TestClient) -> None:
         command(crno="0 0 * * *"),
     ],
 )
-def test_what_never_comes_or_is_nothing_is_refused(client: TestClient, wrong: dict[str, Any]) -> None:
-    assert client.post(PATH, json=wrong).status_code == 422
-    assert client.get(PATH).json() == []
+def test_what_never_comes_or_is_nothing_is_refused(untouched: TestClient, wrong: dict[str, Any]) -> None:
+    assert untouched.post(PATH, json=wrong).status_code == 422
+    assert untouched.get(PATH).json() == []
 
 
-def test_a_pipeline_that_is_not_there_is_said(client: TestClient) -> None:
+def test_a_pipeline_that_is_not_there_is_said(untouched: TestClient) -> None:
     unknown = {"cron": "0 0 * * *", "pipeline_id": str(uuid.uuid4())}
-    answer = client.post(PATH, json=unknown)
+    answer = untouched.post(PATH, json=unknown)
     assert (answer.status_code, unknown["pipeline_id"] in answer.json()["detail"]) == (404, True)
