@@ -20,6 +20,7 @@ COMMANDS = LazyCommands(
         "jobs": "mlplatform.cli.jobs:jobs",
         "login": "mlplatform.cli.login:login",
         "logout": "mlplatform.cli.login:logout",
+        "openapi": "mlplatform.cli.openapi:openapi",
         "push": "mlplatform.cli.push:push",
         "results": "mlplatform.cli.results:results",
         "run": "mlplatform.cli.run:run",

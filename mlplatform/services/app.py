@@ -103,7 +103,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(TransientError, unavailable)
 
-    @app.get("/ready", tags=["operation"], responses={503: {"description": "Not yet, or no more"}})
+    @app.get("/ready", tags=["operation"], responses={503: documented("Not yet, or no more")})
     async def ready() -> dict[str, str]:
         """Whether requests may come in."""
         if why := not_ready(app):

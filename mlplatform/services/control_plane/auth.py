@@ -77,6 +77,8 @@ class Login(BaseModel):
 
 
 class Refresh(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "of the reply before"}]})
+
     grant_type: Literal["refresh_token"] = "refresh_token"
     refresh_token: SecretStr = Field(max_length=200)
 

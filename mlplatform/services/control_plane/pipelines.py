@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import RowMapping
 
 from mlplatform.domain.jobs.specs import (
@@ -93,6 +93,10 @@ class Verdict(BaseModel):
 
 class RunRequest(Part):
     """How a pipeline is run this once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"env": {"DAY": "2026-01-01"}, "priority": 10}]}
+    )
 
     name: Name | None = Field(None, description="Of the job; else the pipeline's.")
     env: dict[VariableName, Argument] = Field(

@@ -44,7 +44,18 @@ Name = Annotated[str, Path(pattern=NAME)]
 
 
 class NewUser(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "ada",
+                    "password": "correct horse battery staple",
+                    "scopes": ["jobs:read", "jobs:write"],
+                }
+            ]
+        },
+    )
 
     name: str = Field(pattern=NAME, examples=["ada"])
     password: Password
@@ -54,7 +65,7 @@ class NewUser(BaseModel):
 class UserChange(BaseModel):
     """What is left out stays."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"disabled": True}]})
 
     password: Password | None = None
     scopes: Scopes | None = None
