@@ -85,18 +85,18 @@ class JobSpec(Part):
 
     name: Name
     image: Text | None = Field(
-        None, description="On Kubernetes, the image of its pod. Workers run it as it is."
+        default=None, description="On Kubernetes, the image of its pod. Workers run it as it is."
     )
     command: list[Argument] = Field(
         min_length=1, max_length=1000, description="Program and arguments; no shell."
     )
     resources: Resources = Field(default_factory=Resources)
-    features: frozenset[Feature] = Field(frozenset(), description="What a worker must have besides.")
-    timeout_ms: int = Field(DEFAULT_TIMEOUT_MS, gt=0, le=LONGEST_TIMEOUT_MS)
+    features: frozenset[Feature] = Field(default=frozenset(), description="What a worker must have besides.")
+    timeout_ms: int = Field(default=DEFAULT_TIMEOUT_MS, gt=0, le=LONGEST_TIMEOUT_MS)
     retries: int = Field(default=0, ge=0, le=255, description="How often a command that failed is run again.")
     # Those of a pipeline, of one of its stages, and of a job.
-    env: dict[VariableName, Argument] = Field({}, max_length=3 * MOST_VARIABLES)
-    secret_refs: list[SecretName] = Field([], max_length=100)
+    env: dict[VariableName, Argument] = Field(default={}, max_length=3 * MOST_VARIABLES)
+    secret_refs: list[SecretName] = Field(default=[], max_length=100)
 
 
 def _cpu(value: Any) -> Any:
@@ -121,7 +121,7 @@ class StageResources(Part):
         default=0, ge=0, le=100_000_000, description="512Mi, 2Gi; a number is mebibytes."
     )
     disk: Annotated[float, BeforeValidator(_megabytes)] = Field(
-        0, ge=0, description="As memory; of pods only."
+        default=0, ge=0, description="As memory; of pods only."
     )
     gpu: int = Field(default=0, ge=0, le=1000)
 
@@ -133,14 +133,14 @@ class Stage(Part):
     image: Text | None = None
     commands: list[Text] = Field(min_length=1, max_length=100)
     dependencies: list[str] = Field(
-        [], max_length=MOST_STAGES, description="Names of stages that come first."
+        default=[], max_length=MOST_STAGES, description="Names of stages that come first."
     )
-    environment: dict[VariableName, Argument] = Field({}, max_length=MOST_VARIABLES)
+    environment: dict[VariableName, Argument] = Field(default={}, max_length=MOST_VARIABLES)
     resources: StageResources = Field(default_factory=lambda: StageResources.model_validate({}))
     features: frozenset[Feature] = frozenset()
-    timeout_ms: int = Field(DEFAULT_TIMEOUT_MS, gt=0, le=LONGEST_TIMEOUT_MS)
+    timeout_ms: int = Field(default=DEFAULT_TIMEOUT_MS, gt=0, le=LONGEST_TIMEOUT_MS)
     retries: int = Field(default=0, ge=0, le=255)
-    secret_refs: list[SecretName] = Field([], max_length=100)
+    secret_refs: list[SecretName] = Field(default=[], max_length=100)
 
     @model_validator(mode="after")
     def _one_script(self) -> Self:
@@ -199,11 +199,11 @@ class PipelineSpec(Part):
 
     name: Name
     description: Annotated[str, StringConstraints(max_length=10_000, pattern=NO_NUL)] = ""
-    stages: list[Stage] = Field([], max_length=MOST_STAGES)
-    environment: dict[VariableName, Argument] = Field({}, max_length=MOST_VARIABLES)
-    triggers: list[Trigger | Literal["git_push", "manual", "webhook"]] = Field([], max_length=20)
+    stages: list[Stage] = Field(default=[], max_length=MOST_STAGES)
+    environment: dict[VariableName, Argument] = Field(default={}, max_length=MOST_VARIABLES)
+    triggers: list[Trigger | Literal["git_push", "manual", "webhook"]] = Field(default=[], max_length=20)
     yaml: Annotated[str, StringConstraints(max_length=200_000, pattern=NO_NUL)] | None = Field(
-        None, description="A training or serving pipeline, instead of stages."
+        default=None, description="A training or serving pipeline, instead of stages."
     )
 
     @property
