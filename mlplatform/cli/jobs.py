@@ -114,9 +114,8 @@ def submit(
         raise click.UsageError(f"the stages of a pipeline say these themselves: {', '.join(said)}")
     with control_plane(url) as client:
         if pipeline is not None:
-            pipelines = client.pipelines
-            found = find("pipeline", pipeline, pipelines.get, pipelines.list)
-            job = client.jobs.run(found.id, name=name, env=env, priority=priority, key=key)
+            found = find("pipeline", pipeline, client.pipelines.get, client.pipelines.list)
+            job = client.pipelines.run(found.id, name=name, env=env, priority=priority, key=key)
         else:
             job = client.jobs.create(
                 command, name=name, env=env, priority=priority, key=key, **_needs(**needed)

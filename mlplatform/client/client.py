@@ -7,6 +7,7 @@ from typing import Self
 from mlplatform.client.connection import Connection
 from mlplatform.client.jobs import Events, Executions, Jobs
 from mlplatform.client.models import Me
+from mlplatform.client.pipelines import Pipelines, Schedules
 from mlplatform.client.tokens import InMemory, Tokens, TokenStore
 from mlplatform.client.webhooks import Webhooks
 from mlplatform.client.workers import Workers
@@ -50,6 +51,8 @@ class Client:
         shown = settings.api_token if token is None else token
         self._connection = Connection(url or settings.api_url, _shown(shown), self._store, patience)
         self.executions = Executions(self._connection)
+        self.pipelines = Pipelines(self._connection)
+        self.schedules = Schedules(self._connection)
         self.jobs = Jobs(self._connection, self.executions)
         self.workers = Workers(self._connection)
         self.events = Events(self._connection)

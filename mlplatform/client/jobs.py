@@ -37,7 +37,7 @@ class Jobs:
         priority: int = 0,
         key: str | None = None,
     ) -> Job:
-        """Runs a command on a worker that fits; no shell.
+        """Runs a command on a worker that fits; no shell. Pipelines are run by `Pipelines.run`.
 
         Args:
             features: what the worker must have besides its resources.
@@ -59,19 +59,6 @@ class Jobs:
         }
         if timeout_ms is not None:
             body["timeout_ms"] = timeout_ms
-        return self._connection.post(Job, JOBS, body, key=key or new_key())
-
-    def run(
-        self,
-        pipeline_id: UUID,
-        *,
-        name: str | None = None,
-        env: Mapping[str, str] | None = None,
-        priority: int = 0,
-        key: str | None = None,
-    ) -> Job:
-        """Runs a pipeline; `env` is added to the variables of all its stages."""
-        body = {"pipeline_id": str(pipeline_id), "name": name, "env": dict(env or {}), "priority": priority}
         return self._connection.post(Job, JOBS, body, key=key or new_key())
 
     def get(self, job_id: UUID) -> Job:

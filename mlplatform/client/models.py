@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -161,6 +161,91 @@ class Worker(Answer):
     registered_at: datetime
     last_heartbeat: datetime
     stopped_at: datetime | None
+
+
+class StageResources(Answer):
+    """Cores, mebibytes twice, and GPUs."""
+
+    cpu: float = 0
+    memory: float = 0
+    disk: float = 0
+    gpu: int = 0
+
+
+class Stage(Answer):
+    """Command lines of a pipeline, and what they need."""
+
+    name: str
+    image: str | None = None
+    commands: list[str]
+    dependencies: list[str] = []
+    environment: dict[str, str] = {}
+    resources: StageResources = StageResources()
+    features: frozenset[str] = frozenset()
+    timeout_ms: int
+    retries: int = 0
+    secret_refs: list[str] = []
+
+
+class Pipeline(Answer):
+    """
+    Attributes:
+        slug: the name of its job in Dagster.
+        version: from 1; each change makes another.
+    """
+
+    id: UUID
+    name: str
+    description: str
+    stages: list[Stage]
+    environment: dict[str, str]
+    yaml: str | None
+    slug: str
+    version: int
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class Problem(Answer):
+    """What is wrong with a pipeline, and where; line and column count from 1, 0: of the whole."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+    suggestion: str
+
+
+class Verdict(Answer):
+    valid: bool
+    problems: list[Problem]
+
+
+class Schedule(Answer):
+    """
+    Attributes:
+        status: scheduled, paused or done.
+        next_times: when it makes its next jobs.
+        declared: a trigger of its pipeline, which comes and goes with it.
+        slug: its name in Dagster.
+        scheduled_at: when it was made.
+    """
+
+    id: UUID
+    name: str
+    status: Literal["scheduled", "paused", "done"]
+    pipeline_id: UUID | None
+    spec: Spec | None
+    priority: int
+    cron: str | None
+    timezone: str
+    due_at: datetime | None
+    next_times: list[datetime]
+    declared: bool
+    slug: str
+    created_by: str
+    scheduled_at: datetime
 
 
 class Webhook(Answer):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ import pytest
 
 from mlplatform.client import Client
 from mlplatform.client import models as m
+from mlplatform.domain.jobs.specs import JobSpec, PipelineSpec
 from mlplatform.domain.jobs.states import State
 from mlplatform.services.control_plane.app import application
 from mlplatform.settings import Settings
@@ -36,13 +38,33 @@ SPEC: dict[str, Any] = {
     "priority": 5,
     "key": "once",
 }
+PIPELINE: dict[str, Any] = {
+    "name": "nightly",
+    "description": "all of it",
+    "stages": [
+        {"name": "fetch", "commands": ["echo fetching"], "resources": {"cpu": 0.5, "memory": 1024}},
+        {"name": "train", "commands": ["echo training"], "dependencies": ["fetch"], "timeout_ms": 60_000},
+    ],
+    "environment": {"A": "1"},
+    "triggers": [{"schedule": {"cron": "0 2 * * *"}}, "manual"],
+}
+COMMAND = JobSpec(
+    name="hello", command=["echo", "hello"], image="python:3.11", features=frozenset({"cuda-12"})
+)
+WHEN: dict[str, Any] = {
+    "name": "nightly",
+    "cron": "0 2 * * *",
+    "timezone": "Europe/Berlin",
+    "due_at": datetime(2030, 1, 31, 12, tzinfo=UTC),
+    "paused": True,
+    "priority": 5,
+}
 # Each method with all of its arguments, and what the events of its streams are.
 CALLS: dict[str, dict[str, Any]] = {
     "login": {"username": "ada", "password": "correct horse"},
     "logout": {},
     "me": {},
     "jobs.create": SPEC,
-    "jobs.run": {"pipeline_id": ID, "name": "nightly", "env": {"A": "1"}, "priority": 1, "key": "once"},
     "jobs.get": {"job_id": ID},
     "jobs.list": {"status": State.FAILED, "pipeline_id": ID, "page_size": 10},
     "jobs.status": {"job_id": ID},
@@ -65,6 +87,20 @@ CALLS: dict[str, dict[str, Any]] = {
     "workers.stop": {"worker_id": ID},
     "events.list": {"after": 3},
     "events.follow": {"after": 3},
+    "pipelines.create": {"pipeline": PIPELINE, "key": "once"},
+    "pipelines.validate": {"pipeline": PIPELINE},
+    "pipelines.list": {"page_size": 10},
+    "pipelines.get": {"pipeline_id": ID},
+    "pipelines.replace": {"pipeline_id": ID, "pipeline": PipelineSpec.model_validate(PIPELINE)},
+    "pipelines.delete": {"pipeline_id": ID},
+    "pipelines.run": {"pipeline_id": ID, "name": "nightly", "env": {"A": "1"}, "priority": 1, "key": "once"},
+    "schedules.create": {"what": COMMAND, **WHEN, "key": "once"},
+    "schedules.list": {"pipeline_id": ID, "page_size": 10},
+    "schedules.get": {"schedule_id": ID},
+    "schedules.replace": {"schedule_id": ID, "what": ID, **WHEN},
+    "schedules.pause": {"schedule_id": ID},
+    "schedules.resume": {"schedule_id": ID},
+    "schedules.delete": {"schedule_id": ID},
     "webhooks.create": {"url": "https://example.org/hook", "types": ["job.*"], "after": 3},
     "webhooks.list": {"page_size": 10},
     "webhooks.get": {"webhook_id": ID},
@@ -97,6 +133,12 @@ WITHOUT_METHOD = {
     ("DELETE", "/api/v1/auth/users/{name}"),
     ("GET", "/api/v1/audit"),
     ("POST", "/api/v1/workers"),
+    # Other words for schedules, jobs and their executions.
+    ("POST", "/api/v1/schedule"),
+    ("GET", "/api/v1/scheduled"),
+    ("GET", "/api/v1/scheduled/{schedule_id}"),
+    ("GET", "/api/v1/pipelines/{pipeline_id}/jobs"),
+    ("POST", "/api/v1/execute"),
     ("POST", "/api/v1/workers/{worker_id}/heartbeat"),
 }
 
@@ -187,6 +229,8 @@ READ_ELSEWHERE = {
     "jobs.logs",
     "executions.logs",
     "executions.artefact",
+    "pipelines.delete",
+    "schedules.delete",
     "webhooks.delete",
 }
 
