@@ -33,6 +33,8 @@ def configure(process: str, *filters: logging.Filter, level: int = logging.INFO)
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # It tells of each request that it makes, of which a service makes one a second.
+    logging.getLogger("httpx").setLevel(max(level, logging.WARNING))
     # What no line of ours has need not be found out for each (the manual of `logging` says so).
     logging._srcfile = None  # pyright: ignore[reportAttributeAccessIssue]
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
