@@ -168,6 +168,24 @@ class ControlPlane:
             assert time.monotonic() < deadline, "neither of the two answers"
             time.sleep(0.1)
 
+    def run_of(self, pid: int) -> str:
+        """What the events of all runs say of a process: the ids of those that it executes."""
+        query = "{ runsOrError(limit: 20) { ... on Runs { results { runId eventConnection { events {"
+        query += (
+            " __typename ... on EngineEvent { metadataEntries { ... on IntMetadataEntry { label intValue }"
+        )
+        query += " ... on TextMetadataEntry { label text } } } } } } } } }"
+        found = []
+        for run in self.graphql(query)["runsOrError"]["results"]:
+            for event in run["eventConnection"]["events"]:
+                values = [
+                    str(entry.get("intValue", entry.get("text")))
+                    for entry in event.get("metadataEntries", ())
+                ]
+                if str(pid) in values:
+                    found.append(run["runId"])
+        return " ".join(found)
+
     def graphql(self, query: str) -> dict[str, Any]:
         """What Dagit answers."""
         url = f"{self._variables['MLPLATFORM_DAGIT_URL']}/graphql"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from mlplatform.settings import Settings
 from mlplatform_tests.collector import Collector, collecting
 from mlplatform_tests.control_planes import fresh_database
 from mlplatform_tests.faults.control_planes import ControlPlane, control_plane, troubled
-from mlplatform_tests.local.processes import eventually
+from mlplatform_tests.local.processes import descendants, eventually
 from mlplatform_tests.services.test_learner import addresses
 
 
@@ -100,6 +101,43 @@ def test_a_pipeline_that_was_just_made_runs_in_order_and_is_shown(plane: Control
     assert {ours[key]["assetMaterializations"][0]["runId"] for key in ours if key[0] == "diamond"} == {
         job["run_id"]
     }
+
+
+def test_a_job_and_its_run_end_together_whoever_ends_one(plane: ControlPlane) -> None:
+    go = plane.home / "go"
+
+    def make(name: str) -> dict[str, Any]:
+        command = ["sh", "-c", f"echo begun; while [ ! -e {go} ]; do sleep 0.1; done; echo done"]
+        return plane.ask("POST", "/api/v1/jobs", json={"name": name, "command": command}).json()
+
+    def now(job: dict[str, Any]) -> dict[str, Any]:
+        return plane.ask("GET", f"/api/v1/jobs/{job['id']}").json()
+
+    def run(job: dict[str, Any]) -> dict[str, Any]:
+        query = f'{{ runOrError(runId: "{now(job)["run_id"]}") {{ ... on Run {{ status }} }} }}'
+        return plane.graphql(query)["runOrError"]
+
+    by_api, in_dagit, orphaned = jobs = [make(name) for name in ("by API", "in Dagit", "orphaned")]
+    assert eventually(lambda: {now(job)["status"] for job in jobs} == {"Running"}, 120), plane.logs()
+    # The process that follows the third one dies; what it followed goes on.
+    of_third = now(orphaned)["run_id"]
+    [process] = [pid for pid in descendants(plane.code.pid) if of_third in plane.run_of(pid)]
+    os.kill(process, signal.SIGKILL)
+    plane.ask("POST", f"/api/v1/jobs/{by_api['id']}/cancel").raise_for_status()
+    plane.graphql(f'mutation {{ terminateRun(runId: "{now(in_dagit)["run_id"]}") {{ __typename }} }}')
+    for job in (by_api, in_dagit):
+        assert ended(plane, job["id"])["status"] == "Cancelled", plane.logs()
+        assert eventually(lambda job=job: run(job)["status"] == "CANCELED", 60), plane.logs()
+        [execution] = plane.ask("GET", f"/api/v1/jobs/{job['id']}/executions").json()
+        assert execution["status"] == "Cancelled"
+        log = plane.ask("GET", f"/api/v1/executions/{execution['id']}/logs").json()["logs"]
+        assert [line["message"] for line in log] == ["begun"]
+    go.touch()
+    assert ended(plane, orphaned["id"])["status"] == "Success", plane.logs()
+    assert eventually(lambda: now(orphaned)["run_id"] != of_third, 60), plane.logs()
+    assert eventually(lambda: run(orphaned)["status"] == "SUCCESS", 60), plane.logs()
+    [execution] = plane.ask("GET", f"/api/v1/jobs/{orphaned['id']}/executions").json()
+    assert execution["attempt"] == 1
 
 
 def test_what_is_due_once_is_run_once(plane: ControlPlane) -> None:
