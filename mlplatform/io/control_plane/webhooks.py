@@ -24,6 +24,8 @@ BOTH_SECRETS = timedelta(hours=24)
 MOST_AT_ONCE = 500
 
 _webhooks = tables.webhooks
+# Not that of the module, which others may want to know the numbers of.
+_random = random.SystemRandom()
 
 
 def create(
@@ -189,7 +191,7 @@ def keep(connection: Connection, webhook: RowMapping, published: Published) -> N
 def wait(failures: int, asked: float | None) -> timedelta:
     """Before the next attempt; not the same for all, so that they do not come back together."""
     most = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(failures - 1, 30))
-    jittered = most * random.uniform(0.5, 1)  # noqa: S311 - nothing secret
+    jittered = most * _random.uniform(0.5, 1)
     return max(jittered, min(LONGEST_WAIT, timedelta(seconds=asked or 0)))
 
 
