@@ -187,7 +187,8 @@ class Worker:
                         # The placer gives no more than there are slots; those that clean up have one too.
                         concurrency=2 * self._options.slots,
                         fetch_job_polling_interval=SECONDS_BETWEEN_LOOKS,
-                        abort_job_polling_interval=SECONDS_BETWEEN_LOOKS,
+                        # A notification that is missed: the pulse finds what is no longer this worker's.
+                        abort_job_polling_interval=60,
                         delete_jobs="always",
                         # What runs goes on without it.
                         shutdown_graceful_timeout=0,

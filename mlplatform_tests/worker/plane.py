@@ -21,7 +21,7 @@ from mlplatform.domain.jobs.states import TERMINAL, State
 from mlplatform.errors import TransientError
 from mlplatform.io.control_plane import executions, jobs, log_lines, tables, workers
 from mlplatform.io.control_plane.database import Database
-from mlplatform.io.control_plane.job_rows import Conflict
+from mlplatform.io.control_plane.job_rows import PLACING, Conflict
 from mlplatform.settings import Settings
 from mlplatform_tests.control_planes import fresh_database
 from mlplatform_tests.local.processes import COMMAND, environment, eventually, lives
@@ -110,9 +110,12 @@ class Plane:
 
     def _place(self) -> None:
         while not self._ending.wait(0.02):
-            with suppress(TransientError):
-                workers.expire(self.database)
-                workers.place_waiting(self.database)
+            with suppress(TransientError), self.database.listening(PLACING) as connection:
+                while not self._ending.is_set():
+                    workers.expire(self.database)
+                    workers.place_waiting(self.database)
+                    for _ in connection.notifies(timeout=0.2, stop_after=1):
+                        pass
 
     def close(self) -> None:
         self._ending.set()

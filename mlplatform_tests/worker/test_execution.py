@@ -23,7 +23,7 @@ from mlplatform.settings import Settings
 from mlplatform.worker.artefacts import ArtefactLimits
 from mlplatform.worker.execution import Execution, Limits, Workshop
 from mlplatform.worker.output import LogLimits
-from mlplatform.worker.pulse import Pulse
+from mlplatform.worker.pulse import Pulse, now
 from mlplatform_tests.local.processes import eventually, lives
 from mlplatform_tests.worker.plane import PYTHON, STUBBORN, Plane
 
@@ -240,9 +240,18 @@ def test_after_the_worker_was_silent_nothing_is_written(control_plane: Plane, sh
     """Though its lease, as it happens, was not taken yet."""
     job = control_plane.job(*PYTHON, STUBBORN)
     execution = given(control_plane, shop, job)
-    shop.pulse.beat(shop.pulse.until - 60 - 59)
-    with pytest.raises(LeaseLost, match="no heartbeat"):
-        asyncio.run(execution.run())
+
+    async def fall_silent() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(execution.run())
+            while not await asyncio.to_thread(lines, control_plane, job):
+                await asyncio.sleep(0.05)
+            shop.pulse.beat(now() - 60)
+            execution.hold()
+
+    with pytest.raises(ExceptionGroup) as lost:
+        asyncio.run(fall_silent())
+    assert lost.group_contains(LeaseLost, match="no heartbeat")
     attempt = control_plane.attempts(job)[0]
     assert (attempt["status"], attempt["lease"]) == ("Running", execution.lease)
     [(_, processes)] = lines(control_plane, job)
