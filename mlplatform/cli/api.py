@@ -62,7 +62,7 @@ def control_plane(url: str) -> Iterator[Client]:
         with Client(url, store=LoginFile.of(url), patience=PATIENCE_SECONDS) as client:
             yield client
     except ApiError as error:
-        hint = f": log in with `mlplatform login --api {url}`" if error.status == 401 else ""
+        hint = f"; from here: `mlplatform login --api {url}`" if error.status == 401 else ""
         raise NotDone(f"{error}{hint}") from None
     except PlatformError as error:
         raise NotDone(str(error)) from None

@@ -38,7 +38,7 @@ def expire(login: LoginFile) -> str:
 
 
 def test_a_login_is_kept_for_its_owner_alone(mlplatform: CommandLine, tmp_path: Path) -> None:
-    assert "log in with `mlplatform login" in mlplatform("jobs", "list", code=3).stderr
+    assert "from here: `mlplatform login --api" in mlplatform("jobs", "list", code=3).stderr
     asked = mlplatform("login", input=f"ada\n{PASSWORD}\n")
     assert PASSWORD not in asked.output
     login = LoginFile.of(mlplatform.address)
