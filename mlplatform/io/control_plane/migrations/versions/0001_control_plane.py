@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 revision = "0001"
 down_revision = None
 
@@ -10,12 +12,10 @@ def upgrade() -> None:
     from alembic import op
     from procrastinate.schema import SchemaManager
 
-    from mlplatform.io.control_plane.tables import METADATA
-
-    # One script of many statements, which the driver takes as it is.
     if (driver := op.get_bind().connection.driver_connection) is not None:
+        # Scripts of many statements, which the driver takes as they are.
         driver.execute(SchemaManager.get_schema())
-    METADATA.create_all(op.get_bind(), checkfirst=False)
+        driver.execute(Path(__file__).with_suffix(".sql").read_text().encode())
 
 
 def downgrade() -> None:
