@@ -53,9 +53,7 @@ def create_job(
         traceparent=traceparent_of(request),
         created_by=principal.name,
     )
-    return once(
-        request, asked, idempotency_key, 201, lambda opened: shown(request, jobs.create(opened, new))
-    )
+    return once(request, asked, idempotency_key, 201, lambda opened: shown(request, jobs.create(opened, new)))
 
 
 @router.get("", dependencies=[authorize(READ)])

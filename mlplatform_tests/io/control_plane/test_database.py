@@ -45,6 +45,7 @@ def test_a_transaction_is_kept_whole_or_not_at_all(database: Database) -> None:
             return connection.scalar(text("SELECT count(*) FROM workers")) or 0
 
     insert = text("INSERT INTO workers (id, name, status) VALUES (gen_random_uuid(), 'a', 'Available')")
+
     def failing() -> None:
         with database.transaction() as connection:
             connection.execute(insert)
