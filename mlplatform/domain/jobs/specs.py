@@ -114,13 +114,13 @@ def _megabytes(value: Any) -> Any:
 class StageResources(Part):
     """As in the pipelines of the seed: quantities of Kubernetes, or numbers."""
 
-    cpu: Annotated[float, BeforeValidator(_cpu)] = Field(
+    cpu: Annotated[float, BeforeValidator(_cpu, json_schema_input_type=float | str)] = Field(
         default=0, ge=0, le=1000, description="Cores: 2, 0.5, 500m."
     )
-    memory: Annotated[float, BeforeValidator(_megabytes)] = Field(
+    memory: Annotated[float, BeforeValidator(_megabytes, json_schema_input_type=float | str)] = Field(
         default=0, ge=0, le=100_000_000, description="512Mi, 2Gi; a number is mebibytes."
     )
-    disk: Annotated[float, BeforeValidator(_megabytes)] = Field(
+    disk: Annotated[float, BeforeValidator(_megabytes, json_schema_input_type=float | str)] = Field(
         default=0, ge=0, description="As memory; of pods only."
     )
     gpu: int = Field(default=0, ge=0, le=1000)
