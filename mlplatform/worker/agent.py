@@ -195,7 +195,7 @@ class Worker:
                         install_signal_handlers=False,
                     )
             except ConnectorException as error:
-                log.warning("the queue is not heard: %s", error)
+                log.warning("the queue is not heard: %s", error.__cause__ or error)
             await asyncio.sleep(SECONDS_BEFORE_AGAIN)
 
     async def _execute(self, context: JobContext, execution_id: str, lease: str) -> None:

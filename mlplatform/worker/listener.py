@@ -30,7 +30,7 @@ def listener(database: Database, execute: Callable[[JobContext, str, str], Await
     """The application of a worker, which awaits `execute(context, execution_id, lease)` for each entry."""
     app = App(
         connector=_Connector(
-            conninfo=database.conninfo, kwargs=database.arguments, min_size=1, max_size=2, timeout=5
+            conninfo=database.conninfo, kwargs=database.arguments, min_size=1, max_size=2, timeout=1
         )
     )
     app.task(name=TASK, pass_context=True)(execute)

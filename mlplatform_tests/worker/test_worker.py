@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.io.control_plane import events, executions, queue, workers
+from mlplatform.io.control_plane import events, executions, queue, tables, workers
 from mlplatform.io.control_plane.database import Database, DatabaseUnreachable
 from mlplatform.local.directory import StackDirectory
 from mlplatform.local.stack import RunningStack
@@ -176,7 +176,7 @@ def test_a_job_outlives_the_database(control_plane: Plane, stack: RunningStack) 
     proxy = Proxy(control_plane.settings.database_url)
     away = {"MLPLATFORM_DATABASE_URL": proxy.url}
     with ended_after(proxy), control_plane.worker("a", *PATIENT, **away) as worker:
-        job = control_plane.job("sh", "-c", "for i in $(seq 45); do echo $i; sleep 0.1; done")
+        job = control_plane.job("sh", "-c", "for i in $(seq 60); do echo $i; sleep 0.1; done")
         assert control_plane.said(job) == "1"
         supervisor = StackDirectory(stack.data_directory).supervisor()
         assert supervisor
@@ -186,10 +186,10 @@ def test_a_job_outlives_the_database(control_plane: Plane, stack: RunningStack) 
             os.kill(servers["postgres"], signal.SIGKILL)
             assert eventually(lambda: not lives(servers["postgres"]))
             assert eventually(control_plane.answers)
-            time.sleep(2.5)
+            time.sleep(3.5)
         last = control_plane.ended(job)
         assert (last["attempt"], last["status"]) == (1, "Success")
-        assert control_plane.lines(last) == [("stdout", str(number)) for number in range(1, 46)]
+        assert control_plane.lines(last) == [("stdout", str(number)) for number in range(1, 61)]
         # It hears of new ones, and of what is cancelled, as before.
         again = control_plane.job(*PYTHON, STUBBORN)
         processes = control_plane.said(again)
@@ -232,6 +232,18 @@ def test_what_a_worker_has_and_does_not_run_it_gives_back(control_plane: Plane) 
             queue.withdraw(connection, given.queue_entry)
         assert eventually(lambda: control_plane.attempts(job)[0]["status"] == "Failed", TIMEOUT_SECONDS)
         assert [each["reason"] for each in control_plane.attempts(job)] == ["not_started", None]
+
+
+def test_a_worker_ends_what_it_lost_also_if_nobody_tells_it(control_plane: Plane) -> None:
+    with control_plane.worker("a", "--timeout-seconds", "8"):
+        job = control_plane.job(*PYTHON, STUBBORN)
+        processes = control_plane.said(job)
+        with control_plane.database.transaction() as connection:
+            connection.execute(tables.executions.update().values(queue_entry=None))
+        control_plane.cancel(job)
+        # Its keeper would end it too, when the last heartbeat that held the lease is as old as the time-out.
+        assert all_dead(processes) < 5
+        assert control_plane.ended(control_plane.job("true"))["status"] == "Success"
 
 
 def test_a_worker_that_is_cut_off_ends_what_it_runs_and_comes_back(control_plane: Plane) -> None:
