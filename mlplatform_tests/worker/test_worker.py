@@ -98,7 +98,13 @@ def test_a_worker_heeds_what_it_is_told_over_the_api(control_plane: Plane) -> No
 
 
 def test_what_is_cancelled_is_dead_at_once(control_plane: Plane) -> None:
-    with control_plane.worker("a", *PATIENT) as worker:
+    proxy = Proxy(control_plane.settings.database_url)
+    away = {"MLPLATFORM_DATABASE_URL": proxy.url}
+    with ended_after(proxy), control_plane.worker("a", *PATIENT, **away) as worker:
+        # Too short for anything but what listens, which tries again after a second.
+        with proxy.cut():
+            time.sleep(0.3)
+        time.sleep(1.5)
         job = control_plane.job(*PYTHON, STUBBORN)
         processes = control_plane.said(job)
         control_plane.cancel(job)
