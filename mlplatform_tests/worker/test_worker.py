@@ -27,9 +27,9 @@ from mlplatform_tests.worker.plane import PYTHON, STUBBORN, TIMEOUT_SECONDS, Pla
 SOON = 2.0
 # On a machine that is busy (else it is some hundredths of a second), and before its time-out would do it.
 AT_ONCE = 0.8 * TIMEOUT_SECONDS
-# Before a heartbeat would find it: a quarter of the time-out.
-PATIENT = ("--timeout-seconds", "20")
-AT_A_WORD = 4.0
+# Long before a heartbeat would find it: a quarter of the time-out.
+PATIENT = ("--timeout-seconds", "400")
+AT_A_WORD = 5.0
 
 
 @contextmanager
