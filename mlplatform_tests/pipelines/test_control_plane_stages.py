@@ -18,10 +18,10 @@ from sqlalchemy import insert, update
 from mlplatform.control_plane_definitions import definitions_of
 from mlplatform.control_plane_definitions import defs as location
 from mlplatform.domain.jobs.specs import JobSpec
-from mlplatform.domain.jobs.states import State
+from mlplatform.domain.jobs.states import Reason, State
 from mlplatform.io.control_plane import executions, jobs, tables
 from mlplatform.io.control_plane.database import Database, DatabaseUnreachable
-from mlplatform.io.control_plane.run_tags import JOB_TAG
+from mlplatform.io.control_plane.run_tags import JOB_TAG, ROUND_TAG
 from mlplatform.settings import Settings
 from mlplatform_tests.control_planes import fresh_database
 from mlplatform_tests.local.processes import eventually
@@ -152,6 +152,32 @@ def test_a_stage_whose_worker_is_lost_is_followed_to_the_next_one(database, dags
     assert attempts(database, job_id) == [("fetch", State.FAILED), ("fetch", State.SUCCESS)]
 
 
+def test_a_stage_that_ends_with_another_does_not_end_the_run_as_cancelled(database, dagster_instance):
+    both = [{"name": name, "commands": ["true"]} for name in ("a", "b")]
+    job_id = new_job(database, pipeline_id=add_pipeline(database, both))
+
+    def fail() -> None:
+        assert eventually(lambda: ("a", State.RUNNING) in attempts(database, job_id))
+        with database.transaction() as connection:
+            released = executions.release(connection, job_id, "b")
+            given = executions.schedule(connection, released.id, None)
+            executions.start(connection, given.id, given.lease)
+            executions.finish(connection, given.id, given.lease, State.FAILED, 1, Reason.EXIT_CODE, "no")
+
+    with working(database, lambda execution: ([], None)):
+        failing = threading.Thread(target=fail)
+        failing.start()
+        result = run(database, dagster_instance, "nightly", {JOB_TAG: str(job_id)})
+        failing.join()
+    said = {
+        event.step_key: event.step_failure_data.user_failure_data.description
+        for event in result.all_events
+        if event.is_step_failure
+    }
+    assert said["nightly__a"] == "the job failed with another of its stages"
+    assert status(database, job_id) == State.FAILED
+
+
 def test_a_run_of_a_job_that_was_cancelled_runs_nothing(database, dagster_instance):
     job_id = new_job(database, pipeline_id=add_pipeline(database))
     with database.transaction() as connection:
@@ -181,11 +207,13 @@ def test_a_run_that_a_person_re_executes_is_another_job(database, dagster_instan
         before = dagster_instance.get_run_by_id(first.run_id).tags[JOB_TAG]
         job = definitions_of(database).resolve_job_def("nightly")
         again = dagster_instance.create_run_for_job(
-            job, parent_run_id=first.run_id, root_run_id=first.run_id, tags={JOB_TAG: before}
+            job, parent_run_id=first.run_id, root_run_id=first.run_id, tags={JOB_TAG: before, ROUND_TAG: "2"}
         )
         assert execute_run(InMemoryJob(job), again, dagster_instance).success
     assert len(worker.ran) == 4
-    assert dagster_instance.get_run_by_id(again.run_id).tags[JOB_TAG] != before
+    tags = dagster_instance.get_run_by_id(again.run_id).tags
+    assert tags[JOB_TAG] != before
+    assert tags[ROUND_TAG] == "1"
 
 
 def test_a_command_runs_without_a_pipeline(database, dagster_instance, capfd):

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import dagster as dg
 from dagster_pipes import PIPES_PROTOCOL_VERSION_FIELD, PipesDefaultMessageWriter
@@ -19,7 +19,7 @@ from mlplatform.io import tracing
 from mlplatform.io.control_plane import executions, jobs, log_lines
 from mlplatform.io.control_plane.database import Database, DatabaseUnreachable
 from mlplatform.io.control_plane.job_rows import ENDED, Conflict
-from mlplatform.io.control_plane.run_tags import JOB_TAG, TRACE_TAG
+from mlplatform.io.control_plane.run_tags import JOB_TAG, TRACE_TAG, round_of
 from mlplatform.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,14 +98,11 @@ def _follow(
             if ended["status"] == State.SUCCESS:
                 return session.get_results(metadata=_metadata(ended)) if context.has_assets_def else ()
             if ended["status"] == State.CANCELLED:
-                _give_up(context, "the job was cancelled")
+                _ended(context, database, job_id, "the job failed with another of its stages")
             if not _begun_again(context, database, ended, last_lines):
                 raise dg.RetryRequested(max_retries=MOST_ATTEMPTS)
     except Conflict as error:
-        with database.transaction() as connection:
-            if jobs.get(connection, job_id)["status"] == State.CANCELLED:
-                _give_up(context, "the job was cancelled")
-        raise dg.Failure(str(error), allow_retries=False) from error
+        _ended(context, database, job_id, str(error))
     except dg.DagsterExecutionInterruptedError:
         _interrupted(context, database, job_id)
         raise
@@ -225,7 +222,16 @@ def _metadata(ended: RowMapping) -> dict[str, dg.MetadataValue]:
     return metadata
 
 
-def _give_up(context: dg.OpExecutionContext, why: str) -> None:
+def _ended(context: dg.OpExecutionContext, database: Database, job_id: uuid.UUID, why: str) -> NoReturn:
+    """Ends a step whose job has ended without it."""
+    with database.transaction() as connection:
+        cancelled = jobs.get(connection, job_id)["status"] == State.CANCELLED
+    if cancelled:
+        _give_up(context, "the job was cancelled")
+    raise dg.Failure(why, allow_retries=False)
+
+
+def _give_up(context: dg.OpExecutionContext, why: str) -> NoReturn:
     """Ends the run as cancelled, so that Dagit does not show what somebody wanted as a failure."""
     instance = context.instance
     try:
@@ -246,7 +252,7 @@ def _interrupted(context: dg.OpExecutionContext, database: Database, job_id: uui
         return
     try:
         with database.transaction() as connection:
-            jobs.cancel(connection, job_id)
+            jobs.interrupt(connection, job_id, round_of(run.tags))
     except PlatformError as error:
         # It ended in this moment, or whoever compares runs and jobs will see to it.
         context.log.warning(f"the job was not cancelled: {error}")

@@ -11,7 +11,7 @@ from mlplatform.components.control_plane.following import Runner, follow, job_of
 from mlplatform.domain.jobs.specs import PipelineSpec, Stage
 from mlplatform.io.control_plane import jobs
 from mlplatform.io.control_plane.database import Database
-from mlplatform.io.control_plane.run_tags import JOB_TAG, PIPELINE_TAG
+from mlplatform.io.control_plane.run_tags import JOB_TAG, PIPELINE_TAG, ROUND_TAG
 
 # A command ends by its own time-out, which its worker enforces, and may wait for a worker for days. What dies
 # is the run that follows it, which loses nothing by being begun again.
@@ -87,20 +87,21 @@ def _asset(
     def run(context: dg.AssetExecutionContext) -> Any:
         # What Pipes asks of the context of an asset is deprecated.
         step = context.op_execution_context
-        job_id = job_of(step) or _adopted(step, database, pipeline_id)
+        job_id = job_of(step) or _adopted(step, database, pipeline)
         yield from follow(step, database, job_id, stage.name, runner)
 
     return run
 
 
-def _adopted(context: dg.OpExecutionContext, database: Database, pipeline_id: uuid.UUID) -> uuid.UUID:
+def _adopted(context: dg.OpExecutionContext, database: Database, pipeline: Mapping[Any, Any]) -> uuid.UUID:
     """The job of a run that a person started in Dagit; all its steps find the same one."""
     chosen = context.run.asset_selection
-    stages = {key.path[-1] for key in chosen} if chosen else None
+    stages = {key.path[-1] for key in chosen if key.path[0] == pipeline["slug"]} if chosen else None
     with database.transaction() as connection:
-        job_id = jobs.adopt(connection, context.run_id, pipeline_id, stages)["id"]
+        job_id = jobs.adopt(connection, context.run_id, pipeline["id"], stages)["id"]
     # So that a run by which Dagster replaces this one finds it too, as does whoever compares runs and jobs.
-    context.instance.add_run_tags(context.run_id, {JOB_TAG: str(job_id)})
+    # One that was re-executed has the round of another job.
+    context.instance.add_run_tags(context.run_id, {JOB_TAG: str(job_id), ROUND_TAG: "1"})
     return job_id
 
 

@@ -155,6 +155,19 @@ def fail(connection: Connection, job_id: uuid.UUID, round_: int, reason: str, me
     return True
 
 
+def interrupt(connection: Connection, job_id: uuid.UUID, round_: int) -> bool:
+    """Somebody terminated the run of this round in Dagster: the job is cancelled with it.
+
+    Returns:
+        False if the job has ended already, which may be why its run was terminated, or is in a later round.
+    """
+    job = locked(connection, job_id)
+    if job.round != round_ or State(job.status) in TERMINAL:
+        return False
+    cancel(connection, job_id)
+    return True
+
+
 def adopt(
     connection: Connection, run_id: str, pipeline_id: uuid.UUID, stages: Collection[str] | None = None
 ) -> RowMapping:
@@ -165,6 +178,7 @@ def adopt(
 
     Raises:
         NotFound: there is no such pipeline.
+        Conflict: the run has stages of another pipeline too.
     """
     connection.execute(
         text("SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || :run, 2))"), {"run": run_id}
@@ -176,6 +190,8 @@ def adopt(
         )
         move(connection, locked(connection, job["id"]), State.SCHEDULED)
         found = get(connection, job["id"])
+    elif found["pipeline_id"] != pipeline_id:
+        raise Conflict(f"run {run_id} has stages of several pipelines: start one run for each of them")
     return found
 
 

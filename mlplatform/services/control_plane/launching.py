@@ -21,10 +21,10 @@ from mlplatform.io.control_plane.dagster_graphql import (
 )
 from mlplatform.io.control_plane.database import Database
 from mlplatform.io.control_plane.jobs import COMMAND
+from mlplatform.io.control_plane.run_tags import ROUND_TAG, round_of
 
 log = logging.getLogger(__name__)
 
-ROUND_TAG = "mlplatform/round"
 PRIORITY_TAG = "dagster/priority"
 MOST_AT_ONCE = 100
 # So long may a request be under way.
@@ -53,7 +53,9 @@ class Launcher:
         runs = self._dagster.runs_of([str(job.id) for job in followed])
         for job in followed:
             try:
-                self._follow(job, [run for run in runs.get(str(job.id), ()) if _round(run) == job.round])
+                self._follow(
+                    job, [run for run in runs.get(str(job.id), ()) if round_of(run.tags) == job.round]
+                )
             except DagsterRefused as error:
                 # The others are not held up by it.
                 log.warning("job %s: %s", job.id, error)
@@ -108,7 +110,7 @@ class Launcher:
 
     def _made_already(self, job: Row[Any]) -> str | None:
         runs = self._dagster.runs_of([str(job.id)]).get(str(job.id), ())
-        return next((run.run_id for run in runs if _round(run) == job.round), None)
+        return next((run.run_id for run in runs if round_of(run.tags) == job.round), None)
 
     def _followed(self) -> list[Row[Any]]:
         with self._database.transaction() as connection:
@@ -146,7 +148,7 @@ class Launcher:
     def _end(self, job: Row[Any], run: Run) -> None:
         if run.status == "CANCELED":
             with self._database.transaction() as connection:
-                jobs.cancel(connection, job.id)
+                jobs.interrupt(connection, job.id, job.round)
         elif run.status == "FAILURE":
             self._fail(job.id, job.round, self._dagster.failure(run.run_id) or "its run failed")
         elif job.by_dagster:
@@ -181,8 +183,3 @@ class Launcher:
             connection.execute(
                 update(_jobs).where(_jobs.c.id == job_id).values(run_ended_at=func.clock_timestamp())
             )
-
-
-def _round(run: Run) -> int:
-    # A run that was started from Dagit has none.
-    return int(run.tags.get(ROUND_TAG, "1"))

@@ -205,6 +205,33 @@ def test_a_run_from_dagit_is_one_job_for_all_of_its_steps(database: Database) ->
     check(database, first["id"])
 
 
+def test_a_run_with_stages_of_two_pipelines_is_no_job_of_both(database: Database) -> None:
+    first, second = (job(database, made(database, "a"))["pipeline_id"] for _ in range(2))
+    with database.transaction() as connection:
+        jobs.adopt(connection, "run-of-dagit", first)
+    with pytest.raises(Conflict, match="several pipelines"), database.transaction() as connection:
+        jobs.adopt(connection, "run-of-dagit", second)
+
+
+def test_a_run_that_is_terminated_cancels_its_job_and_no_other_round(database: Database) -> None:
+    def interrupted(job_id: uuid.UUID, round_: int) -> bool:
+        with database.transaction() as connection:
+            return jobs.interrupt(connection, job_id, round_)
+
+    job_id = made(database, "a", "b")
+    begin(database, job_id, "a")
+    finish(database, begin(database, job_id, "b"), State.FAILED, Reason.EXIT_CODE)
+    assert not interrupted(job_id, 1)
+    assert job(database, job_id)["status"] == State.FAILED
+    with database.transaction() as connection:
+        jobs.retry(connection, job_id)
+    assert not interrupted(job_id, 1)
+    assert job(database, job_id)["status"] == State.PENDING
+    assert interrupted(job_id, 2)
+    assert job(database, job_id)["status"] == State.CANCELLED
+    check(database, job_id)
+
+
 def test_what_is_not_there_is_said(database: Database) -> None:
     nothing = uuid.uuid4()
     there = made(database, "a")
