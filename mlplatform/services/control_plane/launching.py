@@ -83,8 +83,9 @@ class Launcher:
                 run = self._ask(job)
             except DagsterUnreachable:
                 # We ask no more; the run is looked for before there is another. Were there two in the end,
-                # both would follow the same executions.
-                self._note(job.id, datetime.now(UTC) - PATIENCE)
+                # both would follow the same executions, unless Dagster runs the steps itself.
+                if not job.by_dagster:
+                    self._note(job.id, datetime.now(UTC) - PATIENCE)
                 raise
         if run is not None:
             with self._database.transaction() as connection:
