@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import time
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import func, insert, select, update
 
 from mlplatform.domain.jobs.specs import Capabilities, JobSpec
 from mlplatform.domain.jobs.states import State
+from mlplatform.io.control_plane import database as databases
 from mlplatform.io.control_plane import events, executions, jobs, log_lines, tables, workers
 from mlplatform.io.control_plane.database import Database
 from mlplatform.io.control_plane.retention import clean
@@ -66,3 +69,24 @@ def test_what_is_old_goes_with_everything_of_it(database: Database, stack: Runni
         assert events.after(connection, 0, job_id=recent)
     assert len(objects.list("artefacts/")) == 1
     assert clean(database, objects, 30 * DAY) == 0
+
+
+class Slow(ObjectStore):
+    def delete(self, key: str) -> None:
+        time.sleep(1.5)
+        super().delete(key)
+
+
+def test_an_object_store_that_takes_its_time_keeps_nothing_from_going(
+    database: Database, stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings({**stack.variables, "MLPLATFORM_S3_PREFIX": uuid.uuid4().hex})
+    objects = Slow(settings.s3)
+    ran(database, objects, 31)
+    monkeypatch.setattr(databases, "IDLE_SECONDS", 1)
+    impatient = Database(settings.database_url, database.schema)
+    try:
+        assert clean(impatient, objects, 30 * DAY) == 1
+    finally:
+        impatient.close()
+    assert objects.list("artefacts/") == []
