@@ -133,7 +133,8 @@ def _seconds(text: str) -> float | None:
     """Of a header `Retry-After`: seconds, or a date."""
     if text.isascii() and text.isdecimal() and len(text) < 10:
         return float(text)
-    with suppress(ValueError):
+    # TypeError: of a date without its time zone.
+    with suppress(ValueError, TypeError):
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
     return None
 

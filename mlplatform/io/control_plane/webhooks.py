@@ -146,7 +146,9 @@ def next_events(
         wanted = [event for event in found if wants(webhook["types"], event["type"])]
         if wanted:
             return webhook, wanted[:limit]
-        _move(connection, webhook, found[-1]["id"])
+        if not _move(connection, webhook, found[-1]["id"]):
+            # Somebody has changed it meanwhile.
+            return None
 
 
 def wants(types: Sequence[str], kind: str) -> bool:

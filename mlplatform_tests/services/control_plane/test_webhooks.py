@@ -290,6 +290,39 @@ def test_what_was_not_acknowledged_is_handed_over_again(
     assert firsts == ids
 
 
+def test_one_that_is_paused_while_it_passes_over_events_is_left_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.transaction() as connection:
+        id_ = webhooks.create(connection, "http://hook", ["nothing.*"], None, "")["id"]
+        events.write(connection, "some.thing", {})
+    after, looked = events.after, []
+
+    def paused_meanwhile(*arguments: Any) -> Sequence[RowMapping]:
+        looked.append(arguments)
+        assert len(looked) == 1
+        with database.transaction() as other:
+            webhooks.change(other, id_, paused=True)
+        return after(*arguments)
+
+    monkeypatch.setattr(events, "after", paused_meanwhile)
+    with database.transaction() as connection:
+        assert webhooks.next_events(connection, id_, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("7", 7.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", None),
+        ("x", None),
+    ],
+)
+def test_whatever_it_says_of_the_next_attempt_is_no_reason_to_fail(said: str, seconds: float | None) -> None:
+    assert webhook_requests._seconds(said) == seconds
+
+
 # Addresses
 
 
