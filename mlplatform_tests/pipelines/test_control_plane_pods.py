@@ -189,3 +189,11 @@ def test_what_a_command_asks_for_is_asked_of_kubernetes():
         "requests": {"cpu": "500m", "memory": "256Mi"},
         "limits": {"memory": "256Mi", "nvidia.com/gpu": "1"},
     }
+
+
+def test_a_secret_is_the_variable_that_it_is_on_a_worker():
+    spec = JobSpec(name="score", command=["true"], secret_refs=["warehouse-password"])
+    [container] = pod_spec(spec)["containers"]
+    [variable] = container["env"]
+    assert variable["name"] == "warehouse_password"
+    assert variable["valueFrom"]["secretKeyRef"]["name"] == "warehouse-password"

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from mlplatform.domain.jobs.specs import JobSpec
+from mlplatform.domain.jobs.specs import JobSpec, variable_of
 from mlplatform.domain.jobs.states import Reason, State
 from mlplatform.io.control_plane import executions, log_lines
 from mlplatform.io.control_plane.database import Database
@@ -161,7 +161,10 @@ def pod_spec(spec: JobSpec) -> dict[str, Any]:
     if wanted.gpu:
         limits["nvidia.com/gpu"] = str(wanted.gpu)
     secrets = [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret_name(name), "key": SECRET_KEY}}}
+        {
+            "name": variable_of(name),
+            "valueFrom": {"secretKeyRef": {"name": secret_name(name), "key": SECRET_KEY}},
+        }
         for name in spec.secret_refs
     ]
     return {
