@@ -61,9 +61,9 @@ class Children:
         self._starting += 1
         try:
             # By it, we know which one it is.
-            process, row = await self._registered(
-                f"{name}-{uuid.uuid4().hex[:8]}", capabilities, timeout_seconds
-            )
+            process, row = await self._registered(name, uuid.uuid4().hex[:8], capabilities, timeout_seconds)
+        except TimeoutError:
+            raise Refused(503, f"the worker has not begun after {SECONDS_TO_REGISTER:g} seconds") from None
         finally:
             self._starting -= 1
         self._processes[row["id"]] = process
@@ -89,9 +89,11 @@ class Children:
             await process.wait()
 
     async def _registered(
-        self, name: str, capabilities: Capabilities, timeout_seconds: int
+        self, asked: str, unique: str, capabilities: Capabilities, timeout_seconds: int
     ) -> tuple[Process, RowMapping]:
-        log = self._settings.data_directory / "workers" / f"{name}.log"
+        name = f"{asked}-{unique}"
+        # Not by what was asked for, which may be longer than a file's name, or lead elsewhere.
+        log = self._settings.data_directory / "workers" / f"{unique}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
             # From this thread, which lives as long as the process: the kernel ends what was started by a

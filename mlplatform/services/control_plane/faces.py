@@ -67,6 +67,12 @@ class ScheduledJob(Part):
     timezone: Zone = "UTC"
     due_at: AwareDatetime | None = Field(None, description="Once; without this and `cron`, now.")
 
+    @model_validator(mode="after")
+    def _one_time(self) -> ScheduledJob:
+        if self.cron is not None and self.due_at is not None:
+            raise ValueError("a schedule has a line of cron, or one time, not both")
+        return self
+
 
 scheduling = APIRouter(prefix="/api/v1", tags=["schedules"])
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: documented("There is no such thing")}

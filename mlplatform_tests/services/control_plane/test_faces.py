@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from mlplatform.io.control_plane.database import Database
 from mlplatform.local import ports
 from mlplatform.local.stack import RunningStack
+from mlplatform.settings import Settings
 from mlplatform_tests.local.processes import eventually, lives
 from mlplatform_tests.services.control_plane.guards import unguarded
 from mlplatform_tests.services.control_plane.secured import REQUIRED, bearer, create_user, log_in
@@ -156,7 +157,14 @@ def test_schedules(client: TestClient) -> None:
     assert (found["cron"], found["spec"]["command"]) == ("0 6 * * *", ["echo", "hello"])
     once = curl(client, f"{root}/schedule", {"command": ["echo"], "due_at": "2030-01-01T00:00:00Z"}).json()
     assert [each["id"] for each in client.get(f"{root}/scheduled").json()][:2] == [once["id"], schedule["id"]]
-    for wrong in ({}, {"job_id": "1"}, {"job_id": job["id"], "cron": "x"}, {"job_id": job["id"], "crom": ""}):
+    both = {"job_id": job["id"], "cron": "0 6 * * *", "due_at": "2030-01-01T00:00:00Z"}
+    for wrong in (
+        {},
+        {"job_id": "1"},
+        {"job_id": job["id"], "cron": "x"},
+        {"job_id": job["id"], "crom": ""},
+        both,
+    ):
         assert curl(client, f"{root}/schedule", wrong).status_code == 422
     assert curl(client, f"{root}/schedule", {"job_id": str(uuid4())}).status_code == 404
     assert client.get(f"{root}/scheduled/{uuid4()}").status_code == 404
@@ -277,6 +285,18 @@ def test_a_worker_is_started_and_stopped(
     assert manager.get(f"{path}/status").json()["status"] == "stopped"
 
 
+def test_the_name_of_a_worker_is_no_path(
+    addresses: tuple[Process, dict[str, httpx.Client]], stack: RunningStack
+) -> None:
+    _, clients = addresses
+    name = "../elsewhere/" + "ñ" * 180
+    made = curl(clients["worker-manager"], "/api/v1/workers", {"name": name})
+    assert made.status_code == 200, made.text
+    assert made.json()["name"].startswith(name)
+    assert not list(Settings(stack.variables).data_directory.glob("elsewhere*"))
+    assert clients["worker-manager"].delete(f"/api/v1/workers/{made.json()['id']}").status_code == 200
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_api(stack: RunningStack, database: Database, number: signal.Signals) -> None:
     process = Process(settings_of(stack, database), "api")
@@ -294,8 +314,6 @@ def test_workers_end_with_the_api(stack: RunningStack, database: Database, numbe
 
 
 def test_elsewhere_workers_are_started_by_others(client: TestClient, stack: RunningStack) -> None:
-    from mlplatform.settings import Settings
-
     app: Any = client.app
     children = app.state.children
     before, children._settings = children._settings, Settings({"MLPLATFORM_ENV": "compose"})
