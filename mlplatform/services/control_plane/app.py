@@ -109,6 +109,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(database.migrate)
     await run_in_threadpool(app.state.authority.prepare, lambda said: click.echo(said, err=True))
     dagster = Dagster(app.state.dagit_url)
+    reloader = Reloader(database, dagster)
     delivery = Delivery(database, webhook_publishers(app.state.settings))
     app.state.bell = bell = Bell(database)
     app.state.end_streams = bell.stop
@@ -118,7 +119,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.duties = duties = [
         Duty("placing", database, lambda: (expire(database), place_waiting(database)), [PLACING, ENDED]),
         Duty("launching", database, Launcher(database, dagster).round, [LAUNCHING, ENDED]),
-        Duty("reloading", database, Reloader(database, dagster).round, [PIPELINES]),
+        Duty("reloading", database, reloader.round, [PIPELINES], begin=reloader.forget),
         Duty("delivering", database, delivery.round, [CHANNEL]),
         Duty("cleaning", database, clean_up, [], SECONDS_BETWEEN_CLEANING),
     ]

@@ -27,6 +27,7 @@ class Duty:
     Args:
         work: one round; may fail, and is tried again.
         channels: notifications that wake it.
+        begin: what is done first whenever it begins to lead, since another may have led before.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class Duty:
         work: Callable[[], object],
         channels: Sequence[str],
         seconds_between: float = SECONDS_BETWEEN,
+        begin: Callable[[], object] = lambda: None,
     ) -> None:
         self.name = name
         self._database = database
         self._work = work
         self._channels = channels
         self._seconds_between = seconds_between
+        self._begin = begin
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         # Why it does not get on; None: it does, or another process leads.
@@ -62,6 +65,7 @@ class Duty:
             try:
                 with self._database.leading(self.name, *self._channels) as connection:
                     if connection is not None:
+                        self._begin()
                         self._lead(connection)
                     else:
                         self._say(None)

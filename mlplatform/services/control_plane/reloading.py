@@ -20,7 +20,8 @@ SECONDS_BEFORE_AGAIN = 60
 class Reloader:
     """Loads the code location of the control plane anew, and sees that Dagster evaluates its schedules.
 
-    A process that has just begun to lead knows nothing of what Dagster has seen, and reloads once.
+    A process that has just begun to lead knows nothing of what Dagster has seen, and reloads once: also one
+    that has led before.
     """
 
     def __init__(self, database: Database, dagster: Dagster) -> None:
@@ -33,6 +34,10 @@ class Reloader:
         self._refused: tuple[dict[UUID, int], dict[str, datetime]] | None = None
         self._refusal: DagsterRefused | None = None
         self._again_at = 0.0
+
+    def forget(self) -> None:
+        """What another process has told Dagster meanwhile is not known here."""
+        self._pipelines, self._evaluated, self._refusal = None, {}, None
 
     def round(self) -> None:
         """

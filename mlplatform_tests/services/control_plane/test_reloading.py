@@ -9,7 +9,9 @@ from mlplatform.domain.jobs.specs import JobSpec
 from mlplatform.io.control_plane import schedules
 from mlplatform.io.control_plane.dagster_graphql import DagsterRefused, DagsterUnreachable, Schedule
 from mlplatform.io.control_plane.database import Database
+from mlplatform.services.control_plane.duties import Duty
 from mlplatform.services.control_plane.reloading import Reloader
+from mlplatform_tests.local.processes import eventually
 
 
 class Dagster:
@@ -90,6 +92,26 @@ def test_who_begins_to_lead_leaves_alone_what_runs(
     dagster.running = {"running_schedule"}
     reloader.round()
     assert dagster.taken() == ["reload", "start new_schedule"]
+
+
+def test_who_leads_again_begins_anew_what_another_has_stopped_meanwhile(
+    database: Database, reloader: Reloader, dagster: Dagster
+) -> None:
+    first = schedule(database, "first")
+    duty = Duty("reloading", database, reloader.round, [], begin=reloader.forget)
+    reloader.round()
+    assert dagster.taken() == ["reload", "start first_schedule"]
+    # The other one has told Dagster of this; it is gone before it tells of what follows.
+    with database.transaction() as connection:
+        schedules.pause(connection, first)
+        schedules.resume(connection, first)
+    duty.start()
+    try:
+        assert eventually(lambda: len(dagster.asked) == 2, 5)
+    finally:
+        duty.stop()
+        duty.join()
+    assert dagster.taken() == ["reload", "start first_schedule"]
 
 
 def test_what_cannot_be_loaded_is_not_tried_every_second_and_not_forgotten(
