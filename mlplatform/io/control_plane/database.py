@@ -25,6 +25,12 @@ IDLE_SECONDS = 5
 # A server that is gone without a word is found out within 30 s.
 ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
 
+# The same of a client, whose machine is gone: the server would keep its locks, and its lead, for hours.
+SERVERS_ALIVE = (
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4"
+    " -c tcp_user_timeout=30000"
+)
+
 
 class DatabaseUnreachable(TransientError):
     """PostgreSQL does not answer, or has lost the connection: the transaction had no effect."""
@@ -57,7 +63,7 @@ class Database:
         self.schema = schema
         options = (
             f"-c search_path={quoted(schema)} -c timezone=UTC -c statement_timeout={STATEMENT_SECONDS * 1000}"
-            f" -c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}"
+            f" -c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000} {SERVERS_ALIVE}"
         )
         self.arguments = {"connect_timeout": CONNECT_SECONDS, "options": options, **ALIVE}
         self._engine = create_engine(

@@ -39,6 +39,13 @@ def test_tables_of_a_newer_release_are_left_alone(database: Database) -> None:
         database.migrate()
 
 
+def test_the_server_finds_out_soon_that_a_client_is_gone(database: Database) -> None:
+    with database.leading("anything") as leader:
+        assert leader is not None
+        [idle] = leader.execute("SHOW tcp_keepalives_idle").fetchone() or ()
+    assert idle == "10"
+
+
 def test_a_transaction_is_kept_whole_or_not_at_all(database: Database) -> None:
     def count() -> int:
         with database.transaction() as connection:
