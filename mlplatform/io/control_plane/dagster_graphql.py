@@ -20,6 +20,8 @@ TIMEOUT_SECONDS = 10.0
 RELOAD_SECONDS = 120.0
 LONGEST_MESSAGE = 1000
 MOST_RUNS = 1000
+# In one request, which has to be answered in time.
+MOST_QUESTIONS = 100
 EVENTS_A_PAGE = 1000
 
 
@@ -143,9 +145,11 @@ class Dagster:
         return [_run(each) for each in found["results"]]
 
     def runs_of(self, job_ids: Sequence[str]) -> dict[str, list[Run]]:
-        """The runs of each of these jobs of the control plane, newest first, by one request."""
-        if not job_ids:
-            return {}
+        """The runs of each of these jobs of the control plane, newest first, by few requests."""
+        parts = (job_ids[at : at + MOST_QUESTIONS] for at in range(0, len(job_ids), MOST_QUESTIONS))
+        return {job_id: runs for part in parts for job_id, runs in self._runs_of(part).items()}
+
+    def _runs_of(self, job_ids: Sequence[str]) -> dict[str, list[Run]]:
         # Dagster takes one value for each tag, and as many questions in one request as one likes.
         names = {f"job{number}": job_id for number, job_id in enumerate(job_ids)}
         declared = ", ".join(f"${name}: RunsFilter!" for name in names)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -92,6 +93,19 @@ def launch(dagster: Dagster, job: str, job_id: uuid.UUID, **tags: str) -> str:
 
 def command(database: Database) -> uuid.UUID:
     return new_job(database, spec=JobSpec(name="a command", command=["true"]))
+
+
+def test_many_jobs_are_asked_for_in_parts(monkeypatch):
+    asked = []
+
+    def answered(self: Dagster, query: str, variables: dict[str, Any], seconds: float | None) -> Any:
+        asked.append(len(variables))
+        return {name: {"__typename": "Runs", "results": []} for name in variables}
+
+    monkeypatch.setattr(Dagster, "_post", answered)
+    job_ids = [str(uuid.uuid4()) for _ in range(250)]
+    assert Dagster("http://127.0.0.1:9").runs_of(job_ids) == {job_id: [] for job_id in job_ids}
+    assert asked == [100, 100, 50]
 
 
 def test_a_run_is_launched_and_found_again(dagster, database):
