@@ -263,7 +263,7 @@ def troubled(plane: ControlPlane, jobs: int, kills: int, chance: random.Random, 
         open_ = plane.ask("GET", "/api/v1/jobs", params={"limit": 1000}).json()
         return all(job["status"] in TERMINAL for job in open_)
 
-    assert eventually(ended, 60 + 5 * jobs), plane.logs()
+    assert eventually(ended, 120 + 10 * jobs), plane.logs()
     begun: dict[str, list[float]] = {id_: [] for id_ in ids}
     finished = set()
     for line in told.read_text().splitlines():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -103,6 +105,17 @@ def test_a_pipeline_that_was_just_made_runs_in_order_and_is_shown(plane: Control
     }
 
 
+def test_the_end_to_end_tests_pass_against_it(plane: ControlPlane) -> None:
+    address = str(plane.clients[0].base_url)
+    tried = subprocess.run(
+        [sys.executable, "-m", "mlplatform_tests.endtoend", "--api", address],
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+    )
+    assert tried.returncode == 0, tried.stdout[-5000:] + tried.stderr[-2000:] + plane.logs()
+
+
 def test_a_job_and_its_run_end_together_whoever_ends_one(plane: ControlPlane) -> None:
     go = plane.home / "go"
 
@@ -177,7 +190,7 @@ def test_a_trace_goes_from_the_request_to_the_command(plane: ControlPlane, colle
     assert line["message"] == f"00-{trace}-{execution.id}-01"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_thirty_jobs_end_once_each_while_everything_is_killed(plane: ControlPlane) -> None:
     seed = int(os.environ.get("MLPLATFORM_TEST_SEED", random.SystemRandom().randrange(10**6)))
     print(f"MLPLATFORM_TEST_SEED={seed}")

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -31,8 +30,12 @@ def application(name, starts=True):
     app = FastAPI(lifespan=lifespan)
     @app.get("/slow")
     async def slow():
+        app.state.slow = True
         await asyncio.sleep(1)
         return name
+    @app.get("/slow/begun")
+    async def begun():
+        return getattr(app.state, "slow", False)
     @app.get("/")
     async def fast():
         return name
@@ -85,8 +88,7 @@ def test_a_signal_ends_all_of_them_after_what_they_answer(two, number) -> None:
             text=True,
         ) as slow,
     ):
-        client.get(urls[0])
-        time.sleep(0.6)
+        assert eventually(lambda: client.get(f"{urls[0]}/slow/begun").json())
         process.send_signal(number)
         said, _ = slow.communicate(timeout=20)
     assert said.strip() == "one"
