@@ -132,12 +132,15 @@ class Database:
             yield connection
 
     @contextmanager
-    def leading(self, duty: str, *names: str) -> Iterator[psycopg.Connection | None]:
+    def leading(
+        self, duty: str, *names: str, silent_seconds: float = 30
+    ) -> Iterator[psycopg.Connection | None]:
         """Whether this process has the duty alone: a connection that holds the lock, None if another has it.
 
         The connection also hears the channels.
 
-        The duty is another's as soon as this connection is lost: ask it now and then (`SELECT 1`).
+        The duty is another's as soon as this connection is lost: ask it now and then (`SELECT 1`). It is
+        also lost when nothing was asked for `silent_seconds`: whoever leads may have been stopped.
         """
         with self._translated(), self._session() as connection:
             row = connection.execute(
@@ -147,6 +150,7 @@ class Database:
                 yield None
                 return
             self._listen(connection, names)
+            connection.execute(f"SET idle_session_timeout = '{silent_seconds:g}s'".encode())
             yield connection
 
     def _listen(self, connection: psycopg.Connection, names: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, delete, func, select, tuple_
 
-from mlplatform.domain.jobs.states import TERMINAL
+from mlplatform.domain.jobs.states import ENDED, TERMINAL
 from mlplatform.io.control_plane import tables
 from mlplatform.io.control_plane.database import Database
 from mlplatform.io.object_store import ObjectStore
@@ -21,7 +21,7 @@ _jobs, _executions, _artefacts = tables.jobs, tables.executions, tables.artefact
 def clean(database: Database, objects: ObjectStore, keep: timedelta) -> int:
     """Removes jobs that ended longer ago than `keep`, with their executions, logs, artefacts and events.
 
-    Events that belong to no job are kept as long.
+    Events that belong to no job are kept as long, and so are workers that have ended.
 
     Returns:
         How many jobs were removed.
@@ -33,6 +33,11 @@ def clean(database: Database, objects: ObjectStore, keep: timedelta) -> int:
         before = func.clock_timestamp() - keep
         connection.execute(
             delete(tables.events).where(tables.events.c.job_id.is_(None), tables.events.c.at < before)
+        )
+        worker = tables.workers
+        has_run = select(_executions.c.id).where(_executions.c.worker_id == worker.c.id).exists()
+        connection.execute(
+            delete(worker).where(worker.c.status.in_(ENDED), worker.c.stopped_at < before, ~has_run)
         )
     _clean_artefacts(database, objects, keep)
     removed = 0

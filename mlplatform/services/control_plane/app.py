@@ -117,7 +117,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     keep = timedelta(days=app.state.settings.job_history_days)
     clean_up = partial(clean, database, app.state.objects, keep)
     app.state.duties = duties = [
-        Duty("placing", database, lambda: (expire(database), place_waiting(database)), [PLACING, ENDED]),
+        Duty(
+            "placing",
+            database,
+            lambda: (expire(database), place_waiting(database)),
+            [PLACING, ENDED],
+            longest_round=30,
+        ),
         Duty("launching", database, Launcher(database, dagster).round, [LAUNCHING, ENDED]),
         Duty("reloading", database, reloader.round, [PIPELINES], begin=reloader.forget),
         Duty("delivering", database, delivery.round, [CHANNEL]),

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 # Notifications wake it at once; this finds what nobody tells of: silence, and time that has come.
 SECONDS_BETWEEN = 1.0
 LOOK_SECONDS = 0.5
+SECONDS_BETWEEN_WORDS = 5.0
 # Before it looks again whether whoever leads is gone, or the database back.
 SECONDS_TO_LEAD = 1.0
 
@@ -28,6 +29,7 @@ class Duty:
         work: one round; may fail, and is tried again.
         channels: notifications that wake it.
         begin: what is done first whenever it begins to lead, since another may have led before.
+        longest_round: seconds; after so long without a word another process leads.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Duty:
         channels: Sequence[str],
         seconds_between: float = SECONDS_BETWEEN,
         begin: Callable[[], object] = lambda: None,
+        longest_round: float = 180,
     ) -> None:
         self.name = name
         self._database = database
@@ -45,6 +48,7 @@ class Duty:
         self._channels = channels
         self._seconds_between = seconds_between
         self._begin = begin
+        self._longest_round = longest_round
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         # Why it does not get on; None: it does, or another process leads.
@@ -63,7 +67,10 @@ class Duty:
     def _run(self) -> None:
         while not self._ending.is_set():
             try:
-                with self._database.leading(self.name, *self._channels) as connection:
+                leading = self._database.leading(
+                    self.name, *self._channels, silent_seconds=self._longest_round
+                )
+                with leading as connection:
                     if connection is not None:
                         self._begin()
                         self._lead(connection)
@@ -86,7 +93,11 @@ class Duty:
 
     def _wait(self, connection: psycopg.Connection) -> None:
         deadline = time.monotonic() + self._seconds_between
+        asked = time.monotonic()
         while not self._ending.is_set() and (left := deadline - time.monotonic()) > 0:
+            if time.monotonic() - asked > SECONDS_BETWEEN_WORDS:
+                connection.execute("SELECT 1")
+                asked = time.monotonic()
             # Not longer, so that whoever ends it waits for nothing.
             if list(connection.notifies(timeout=min(left, LOOK_SECONDS), stop_after=1)):
                 # What came meanwhile is seen to by the same round.

@@ -5,11 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from psycopg import OperationalError
 from sqlalchemy import text
 
 from mlplatform.io.control_plane.database import Database, DatabaseRefused, DatabaseUnreachable, notify
 from mlplatform.io.control_plane.tables import METADATA
 from mlplatform.io.migrations import MigrationError, quoted
+from mlplatform_tests.local.processes import eventually
 
 
 def test_the_migrations_make_the_tables_that_the_code_knows(database: Database) -> None:
@@ -115,3 +117,17 @@ def test_one_leads_until_its_connection_is_lost(database: Database) -> None:
             assert third is not None
         with pytest.raises(DatabaseUnreachable), database._translated():
             first.execute("SELECT 1")
+
+
+def test_who_leads_and_says_nothing_leads_no_longer(database: Database) -> None:
+    with database.leading("placing", silent_seconds=0.3) as stopped:
+        assert stopped is not None
+        assert eventually(lambda: leads(database))
+        # It wakes up, and learns that it was replaced.
+        with pytest.raises(OperationalError):
+            stopped.execute("SELECT 1")
+
+
+def leads(database: Database) -> bool:
+    with database.leading("placing") as connection:
+        return connection is not None

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 from mlplatform.domain.jobs.specs import Capabilities, JobSpec
-from mlplatform.domain.jobs.states import State
+from mlplatform.domain.jobs.states import State, WorkerState
 from mlplatform.io.control_plane import database as databases
 from mlplatform.io.control_plane import events, executions, jobs, log_lines, tables, workers
 from mlplatform.io.control_plane.database import Database
@@ -59,6 +59,12 @@ def test_what_is_old_goes_with_everything_of_it(database: Database, stack: Runni
             .where(tables.jobs.c.id == open_)
             .values(created_at=datetime(2020, 1, 1, tzinfo=UTC))
         )
+        workers_of = {row.job_id: row.worker_id for row in connection.execute(select(tables.executions))}
+        connection.execute(
+            update(tables.workers).values(
+                status=WorkerState.TERMINATED, stopped_at=datetime.now(UTC) - 40 * DAY
+            )
+        )
     assert clean(database, objects, 30 * DAY) == 1
     with database.transaction() as connection:
         assert set(connection.scalars(select(tables.jobs.c.id))) == {recent, open_}
@@ -69,6 +75,9 @@ def test_what_is_old_goes_with_everything_of_it(database: Database, stack: Runni
         assert events.after(connection, 0, job_id=recent)
     assert len(objects.list("artefacts/")) == 1
     assert clean(database, objects, 30 * DAY) == 0
+    with database.transaction() as connection:
+        # That of the old job, once the job is gone.
+        assert set(connection.scalars(select(tables.workers.c.id))) == {workers_of[recent]}
 
 
 class Slow(ObjectStore):
