@@ -31,7 +31,7 @@ from mlplatform.io.control_plane.database import Database
 from mlplatform.local import launcher, ports
 
 HISTORY = 10_000
-RATE, CALLS = 100, 3000
+RATE, CALLS = 100, 1000
 P99_GOAL_SECONDS, LIST_GOAL_SECONDS = 0.01, 0.05
 START_GOAL_SECONDS, MEMORY_GOAL_BYTES = 2.0, 120 * 1024**2
 ROUNDS, FULL_ROUNDS = 3, 7
