@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import select
 
 from mlplatform.domain.jobs.specs import JobSpec
-from mlplatform.domain.jobs.states import TERMINAL, State
+from mlplatform.domain.jobs.states import TERMINAL, Reason, State
 from mlplatform.errors import TransientError
 from mlplatform.io.control_plane import executions, jobs, log_lines, tables, workers
 from mlplatform.io.control_plane.database import Database
@@ -182,11 +182,15 @@ class Plane:
         assert [line["number"] for line in kept] == list(range(len(kept)))
         return [(line["stream"], line["text"]) for line in kept]
 
+    def begun(self, job_id: uuid.UUID) -> list[Mapping[str, Any]]:
+        """Attempts without those that came to nothing: a worker that is slow is asked again."""
+        return [attempt for attempt in self.attempts(job_id) if attempt["reason"] != Reason.NOT_STARTED]
+
     def said(self, job_id: uuid.UUID, attempt: int = -1, seconds: float = SECONDS) -> str:
         """The first line of an attempt (its newest unless told), which is waited for."""
 
         def lines() -> list[tuple[str, str]]:
-            attempts = self.attempts(job_id)
+            attempts = self.begun(job_id)
             return self.lines(attempts[attempt]) if len(attempts) > attempt else []
 
         assert eventually(lambda: bool(lines()), seconds), self.attempts(job_id)

@@ -167,13 +167,13 @@ def test_what_a_zombie_says_changes_nothing(control_plane: Plane, tmp_path: Path
             who = {control_plane.ended(other)["worker_id"] for other in others}
             assert id_of(zombie) in who
 
-            first, second = control_plane.attempts(ended)
+            first, second = control_plane.begun(ended)
             assert (first["status"], first["reason"], first["exit_code"]) == ("Failed", "worker_lost", None)
             assert control_plane.lines(first) == [("stdout", "begun")]
             assert second == last
             assert second["status"] == "Success"
             assert control_plane.lines(second) == [("stdout", "second")]
-            assert [each["status"] for each in control_plane.attempts(running)] == ["Failed", "Running"]
+            assert [each["status"] for each in control_plane.begun(running)] == ["Failed", "Running"]
             for job in (ended, running, *others):
                 check(control_plane.database, job)
 
@@ -261,7 +261,7 @@ def test_a_worker_that_is_cut_off_ends_what_it_runs_and_comes_back(control_plane
             assert all_dead(processes) < TIMEOUT_SECONDS + AT_ONCE
             assert eventually(lambda: worker.status == "Unhealthy")
         assert control_plane.said(job, 1)
-        assert [each["status"] for each in control_plane.attempts(job)] == ["Failed", "Running"]
+        assert [each["status"] for each in control_plane.begun(job)] == ["Failed", "Running"]
         check(control_plane.database, job)
 
 

@@ -252,9 +252,9 @@ def test_a_code_server_that_died_is_started_again_by_the_next_launch(dagster, da
     os.kill(server, signal.SIGKILL)
     job_id = command(database)
     with working(database, lambda execution: ([], 0)):
-        run_id = launch(dagster, "command", job_id)
-        assert eventually(lambda: ended(dagster, run_id), RUN_SECONDS)
-    assert status(database, job_id) == State.SUCCESS
+        launch(dagster, "command", job_id)
+        # Dagster's daemon may have met the dead one too: then it begins the run again by itself.
+        assert eventually(lambda: status(database, job_id) == State.SUCCESS, RUN_SECONDS)
 
 
 def _read(path: Path) -> bytes:
