@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN = 1.0
 LOOK_SECONDS = 0.5
 SECONDS_BETWEEN_WORDS = 5.0
+SECONDS_TO_GATHER = 0.05
 # Before it looks again whether whoever leads is gone, or the database back.
 SECONDS_TO_LEAD = 1.0
 
@@ -100,7 +101,8 @@ class Duty:
                 asked = time.monotonic()
             # Not longer, so that whoever ends it waits for nothing.
             if list(connection.notifies(timeout=min(left, LOOK_SECONDS), stop_after=1)):
-                # What came meanwhile is seen to by the same round.
+                # What comes meanwhile is seen to by the same round: a hundred of them are not so many rounds.
+                self._ending.wait(SECONDS_TO_GATHER)
                 list(connection.notifies(timeout=0))
                 return
 
