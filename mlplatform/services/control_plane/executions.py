@@ -14,11 +14,10 @@ from sse_starlette import EventSourceResponse
 
 from mlplatform.domain.jobs.states import TERMINAL, State
 from mlplatform.io.control_plane import executions, log_lines, tables
-from mlplatform.io.control_plane.pages import page
 from mlplatform.io.object_store import ObjectStore
 from mlplatform.services.control_plane.auth import authorize
-from mlplatform.services.control_plane.jobs import READ, Cursor
-from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Limit, link_next
+from mlplatform.services.control_plane.jobs import READ
+from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, link_next, rows_of_page
 from mlplatform.services.control_plane.requests import Stored
 from mlplatform.services.control_plane.streams import last_heard, stream
 from mlplatform.services.control_plane.views import ArtefactView, ExecutionView, LogLine, LogView
@@ -45,12 +44,9 @@ def list_executions(
         query = query.where(tables.executions.c.status == status)
     if worker_id is not None:
         query = query.where(tables.executions.c.worker_id == worker_id)
-    with database.transaction() as connection:
-        at, id_ = tables.executions.c.created_at, tables.executions.c.id
-        found = page(connection, query, at, id_, limit, cursor)
-    if found.cursor:
-        link_next(request, response, found.cursor)
-    return [ExecutionView.model_validate(row) for row in found.rows]
+    order = (tables.executions.c.created_at, tables.executions.c.id)
+    found = rows_of_page(request, response, database, query, order, limit, cursor)
+    return [ExecutionView.model_validate(row) for row in found]
 
 
 @router.get("/{execution_id}", responses=UNKNOWN)

@@ -31,8 +31,7 @@ from mlplatform.services.app import REFUSALS
 from mlplatform.services.control_plane import executions, jobs, pipelines, schedules, workers
 from mlplatform.services.control_plane.auth import PREFIX, Authorized, authorize
 from mlplatform.services.control_plane.children import Children
-from mlplatform.services.control_plane.jobs import Cursor
-from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Limit
+from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Cursor, Limit
 from mlplatform.services.control_plane.requests import IdempotencyKey, Stored, once, traceparent_of
 from mlplatform.services.control_plane.views import (
     ExecutionView,

@@ -13,9 +13,8 @@ from sse_starlette import EventSourceResponse
 
 from mlplatform.domain.jobs.states import TERMINAL, State
 from mlplatform.io.control_plane import events, executions, jobs, tables
-from mlplatform.io.control_plane.pages import page
 from mlplatform.services.control_plane.auth import Authorized, authorize
-from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Limit, link_next
+from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, rows_of_page
 from mlplatform.services.control_plane.requests import IdempotencyKey, Stored, once, traceparent_of
 from mlplatform.services.control_plane.streams import last_heard, stream
 from mlplatform.services.control_plane.views import EventView, ExecutionView, JobRequest, JobView, StatusView
@@ -26,7 +25,6 @@ UNKNOWN: dict[int | str, dict[str, Any]] = {404: documented("There is no such jo
 CONFLICT: dict[int | str, dict[str, Any]] = {409: documented("Its state does not allow it")}
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
-Cursor = Annotated[str | None, Query(max_length=200, description="From the header `Link`")]
 _events = TypeAdapter(EventView)
 
 
@@ -72,11 +70,9 @@ def list_jobs(
         query = query.where(tables.jobs.c.status == status)
     if pipeline_id is not None:
         query = query.where(tables.jobs.c.pipeline_id == pipeline_id)
-    with database.transaction() as connection:
-        found = page(connection, query, tables.jobs.c.created_at, tables.jobs.c.id, limit, cursor)
-    if found.cursor:
-        link_next(request, response, found.cursor)
-    return [shown(request, row) for row in found.rows]
+    order = (tables.jobs.c.created_at, tables.jobs.c.id)
+    found = rows_of_page(request, response, database, query, order, limit, cursor)
+    return [shown(request, row) for row in found]
 
 
 @router.get("/{job_id}", dependencies=[authorize(READ)], responses=UNKNOWN)

@@ -22,7 +22,6 @@ from mlplatform.domain.jobs.specs import (
 )
 from mlplatform.domain.jobs.states import State
 from mlplatform.io.control_plane import jobs, pipelines, tables
-from mlplatform.io.control_plane.pages import page
 from mlplatform.services.control_plane.auth import Authorized, authorize
 from mlplatform.services.control_plane.declarations import (
     DOCUMENTED,
@@ -33,8 +32,8 @@ from mlplatform.services.control_plane.declarations import (
     text_of,
     understood,
 )
-from mlplatform.services.control_plane.jobs import Cursor, list_jobs, shown
-from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Limit, link_next
+from mlplatform.services.control_plane.jobs import list_jobs, shown
+from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, rows_of_page
 from mlplatform.services.control_plane.requests import IdempotencyKey, Stored, once, traceparent_of
 from mlplatform.services.control_plane.views import JobView, Priority, View
 from mlplatform.services.refusals import documented
@@ -163,12 +162,9 @@ def list_pipelines(
     cursor: Cursor = None,
 ) -> list[PipelineView]:
     """The newest first."""
-    table = tables.pipelines
-    with database.transaction() as connection:
-        found = page(connection, pipelines.view(), table.c.created_at, table.c.id, limit, cursor)
-    if found.cursor:
-        link_next(request, response, found.cursor)
-    return [_shown(row) for row in found.rows]
+    order = (tables.pipelines.c.created_at, tables.pipelines.c.id)
+    found = rows_of_page(request, response, database, pipelines.view(), order, limit, cursor)
+    return [_shown(row) for row in found]
 
 
 @router.get("/{pipeline_id}", dependencies=[authorize(READ)], responses=UNKNOWN)

@@ -13,11 +13,9 @@ from sqlalchemy import Connection, RowMapping
 from mlplatform.domain.jobs.specs import JobSpec
 from mlplatform.domain.jobs.timing import Cron, Zone
 from mlplatform.io.control_plane import schedules, tables
-from mlplatform.io.control_plane.pages import page
 from mlplatform.io.control_plane.schedules import NewSchedule
 from mlplatform.services.control_plane.auth import Authorized, authorize
-from mlplatform.services.control_plane.jobs import Cursor
-from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Limit, link_next
+from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, rows_of_page
 from mlplatform.services.control_plane.requests import IdempotencyKey, Stored, once
 from mlplatform.services.control_plane.views import JobRequest, View
 from mlplatform.services.refusals import documented
@@ -130,11 +128,9 @@ def list_schedules(
     query = schedules.view()
     if pipeline_id is not None:
         query = query.where(table.c.pipeline_id == pipeline_id)
-    with database.transaction() as connection:
-        found = page(connection, query, table.c.created_at, table.c.id, limit, cursor)
-    if found.cursor:
-        link_next(request, response, found.cursor)
-    return [_shown(row) for row in found.rows]
+    order = (table.c.created_at, table.c.id)
+    found = rows_of_page(request, response, database, query, order, limit, cursor)
+    return [_shown(row) for row in found]
 
 
 @router.get("/schedules/{schedule_id}", dependencies=[authorize(READ)], responses=UNKNOWN)

@@ -13,13 +13,11 @@ from sqlalchemy import RowMapping
 
 from mlplatform.domain.jobs.specs import Part
 from mlplatform.io.control_plane import tables, webhooks
-from mlplatform.io.control_plane.pages import page
 from mlplatform.io.control_plane.webhook_requests import AddressRefused, check_url
 from mlplatform.io.control_plane.webhook_secrets import WebhookSecrets
 from mlplatform.services.control_plane.auth import Authorized, authorize
 from mlplatform.services.control_plane.delivering import webhook_publishers
-from mlplatform.services.control_plane.jobs import Cursor
-from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Limit, link_next
+from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, rows_of_page
 from mlplatform.services.control_plane.requests import Stored
 from mlplatform.services.control_plane.views import View
 from mlplatform.services.refusals import Refused, documented
@@ -129,11 +127,9 @@ def list_webhooks(
 ) -> list[WebhookView]:
     """The newest first."""
     webhook = tables.webhooks
-    with database.transaction() as connection:
-        found = page(connection, webhook.select(), webhook.c.created_at, webhook.c.id, limit, cursor)
-    if found.cursor:
-        link_next(request, response, found.cursor)
-    return [WebhookView.model_validate(row) for row in found.rows]
+    order = (webhook.c.created_at, webhook.c.id)
+    found = rows_of_page(request, response, database, webhook.select(), order, limit, cursor)
+    return [WebhookView.model_validate(row) for row in found]
 
 
 @router.get("/{webhook_id}", dependencies=[authorize(READ)], responses=UNKNOWN)

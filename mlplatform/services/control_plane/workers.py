@@ -9,10 +9,8 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
 from mlplatform.io.control_plane import tables, workers
-from mlplatform.io.control_plane.pages import page
 from mlplatform.services.control_plane.auth import Authorized, authorize
-from mlplatform.services.control_plane.jobs import Cursor
-from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Limit, link_next
+from mlplatform.services.control_plane.pages import DEFAULT_LIMIT, Cursor, Limit, rows_of_page
 from mlplatform.services.control_plane.requests import IdempotencyKey, Stored, once
 from mlplatform.services.control_plane.views import WorkerRequest, WorkerView
 from mlplatform.services.refusals import documented
@@ -60,12 +58,9 @@ def list_workers(
     cursor: Cursor = None,
 ) -> list[WorkerView]:
     """The newest first."""
-    worker = tables.workers
-    with database.transaction() as connection:
-        found = page(connection, workers.view(), worker.c.registered_at, worker.c.id, limit, cursor)
-    if found.cursor:
-        link_next(request, response, found.cursor)
-    return [WorkerView.model_validate(row) for row in found.rows]
+    order = (tables.workers.c.registered_at, tables.workers.c.id)
+    found = rows_of_page(request, response, database, workers.view(), order, limit, cursor)
+    return [WorkerView.model_validate(row) for row in found]
 
 
 @router.get("/{worker_id}", dependencies=[authorize(READ)], responses=UNKNOWN)
