@@ -65,8 +65,8 @@ def move(
         values["started_at"] = now
     else:
         values["finished_at"] = now
-    connection.execute(update(_jobs).where(_jobs.c.id == job.id).values(**values))
-    tell(connection, locked(connection, job.id))
+    changed = update(_jobs).where(_jobs.c.id == job.id).values(**values).returning(_jobs)
+    tell(connection, connection.execute(changed).one())
     if to in TERMINAL:
         notify(connection, ENDED, str(job.id))
 

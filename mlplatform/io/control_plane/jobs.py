@@ -67,10 +67,10 @@ def create(connection: Connection, new: NewJob) -> RowMapping:
             for stage in in_order(declared.stages)
             if new.stages is None or stage.name in new.stages
         ]
-    id_ = uuid.uuid4()
-    connection.execute(
-        insert(_jobs).values(
-            id=id_,
+    made = connection.execute(
+        insert(_jobs)
+        .values(
+            id=uuid.uuid4(),
             name=name,
             pipeline_id=new.pipeline_id,
             spec=new.spec and new.spec.model_dump(mode="json"),
@@ -83,15 +83,16 @@ def create(connection: Connection, new: NewJob) -> RowMapping:
             traceparent=new.traceparent,
             created_by=new.created_by,
         )
-    )
+        .returning(_jobs)
+    ).one()
     for position, spec in enumerate(stages):
-        executions.add(connection, id_, spec.name, position, 1, 1, spec.model_dump(mode="json"))
-    tell(connection, locked(connection, id_))
+        executions.add(connection, made.id, spec.name, position, 1, 1, spec.model_dump(mode="json"))
+    tell(connection, made)
     if stages or by_dagster:
-        notify(connection, LAUNCHING, str(id_))
+        notify(connection, LAUNCHING, str(made.id))
     else:
-        move(connection, locked(connection, id_), State.SUCCESS)
-    return get(connection, id_)
+        move(connection, made, State.SUCCESS)
+    return get(connection, made.id)
 
 
 def get(connection: Connection, job_id: uuid.UUID) -> RowMapping:

@@ -144,7 +144,7 @@ class Launcher:
             silent = datetime.now(UTC) - job.updated_at > LOST_AFTER
             self._dagster.terminate(run.run_id, at_once=silent)
         elif job.by_dagster and run.status == "STARTED":
-            self._told(job, State.RUNNING, "")
+            self._told(job, State.RUNNING)
 
     def _end(self, job: Row[Any], run: Run) -> None:
         if run.status == "CANCELED":
@@ -153,7 +153,7 @@ class Launcher:
         elif run.status == "FAILURE":
             self._fail(job.id, job.round, self._dagster.failure(run.run_id) or "its run failed")
         elif job.by_dagster:
-            self._told(job, State.SUCCESS, "")
+            self._told(job, State.SUCCESS)
         else:
             self._fail(job.id, job.round, "its run ended before its stages did")
 
@@ -171,9 +171,9 @@ class Launcher:
                 .values(run_id=None, asked_at=None)
             )
 
-    def _told(self, job: Row[Any], status: State, message: str) -> None:
+    def _told(self, job: Row[Any], status: State) -> None:
         with self._database.transaction() as connection:
-            jobs.by_dagster(connection, job.id, job.round, status, message)
+            jobs.by_dagster(connection, job.id, job.round, status, "")
 
     def _fail(self, job_id: UUID, round_: int, message: str) -> None:
         with self._database.transaction() as connection:
