@@ -31,6 +31,7 @@ from mlplatform_tests.local.processes import eventually
 EXAMPLES = 10
 SECONDS = 30
 TOKEN = "token"
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 SCOPES = [
     f"{service}:{verb}" for service in ("ingestion", "features", "models") for verb in ("read", "write")
 ]
@@ -73,12 +74,18 @@ def ask_everything(app: FastAPI, operations: int, **known: str) -> None:
     assert len(asked) >= operations
 
 
-def ask(operation: APIOperation, known: Mapping[str, str]) -> None:
+def ask(
+    operation: APIOperation,
+    known: Mapping[str, str],
+    headers: Mapping[str, str] = AUTHORIZED,
+    examples: int = EXAMPLES,
+) -> None:
+    """Asks for one operation, rightly and wrongly."""
     fixed = {name: value for name, value in known.items() if f"{{{name}}}" in operation.path}
     allowed = operation.as_strategy(path_parameters=fixed)
 
     @hypothesis.settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         deadline=None,
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
@@ -88,8 +95,9 @@ def ask(operation: APIOperation, known: Mapping[str, str]) -> None:
         # Others are none of ours, and may not be HTTP at all.
         case.headers = {name: value for name, value in case.headers.items() if name == "Idempotency-Key"}
         case.call_and_validate(
-            headers={"Authorization": f"Bearer {TOKEN}"},
-            # No schema can say what is absurd or late, and parameters that nobody knows do no harm.
+            headers=dict(headers),
+            # No schema can say what is absurd or late, or what waits for what; parameters that nobody knows
+            # do no harm.
             excluded_checks=[positive_data_acceptance, negative_data_rejection],
         )
 

@@ -8,12 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import hypothesis
 import pytest
 import schemathesis
 from click.testing import CliRunner
-from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from mlplatform.cli.main import main
 from mlplatform.io.control_plane.database import Database
@@ -24,6 +21,7 @@ from mlplatform.services.refusals import PROBLEM
 from mlplatform_tests.services.control_plane.guards import METHODS
 from mlplatform_tests.services.control_plane.secured import REQUIRED
 from mlplatform_tests.services.control_plane.serving import client_of, command, listening, settings_of
+from mlplatform_tests.services.test_documents import ask
 
 TOKEN = "a token that may do everything"
 EXAMPLES = 2
@@ -119,28 +117,5 @@ def test_nothing_that_is_asked_makes_it_fail(
         schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
         # Streams have no end, and a log-in takes its time.
         found = schema.exclude(path_regex="/stream$|/auth/login$").get_all_operations()
-        asked = [ask(each.ok(), known, headers) for each in found]
+        asked = [ask(each.ok(), known, headers, EXAMPLES) for each in found]
     assert len(asked) > 50
-
-
-def ask(operation: Any, known: dict[str, str], headers: dict[str, str]) -> None:
-    fixed = {name: value for name, value in known.items() if f"{{{name}}}" in operation.path}
-    allowed = operation.as_strategy(path_parameters=fixed)
-
-    @hypothesis.settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(case=allowed | operation.as_strategy() | operation.as_strategy(GenerationMode.NEGATIVE))
-    def holds(case: schemathesis.Case) -> None:
-        # Others are none of ours, and may not be HTTP at all.
-        case.headers = {name: value for name, value in case.headers.items() if name == "Idempotency-Key"}
-        case.call_and_validate(
-            headers=headers,
-            # No schema can say what waits for what, and parameters that nobody knows do no harm.
-            excluded_checks=[positive_data_acceptance, negative_data_rejection],
-        )
-
-    holds()
